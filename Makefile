@@ -1,0 +1,45 @@
+# Two commands on a fresh machine: `make lab` opens the course, `make test` checks everything.
+# LAB_ARGS: further arguments for JupyterLab, e.g. make lab LAB_ARGS="--no-browser --port=9999"
+# TEST_ARGS: further arguments for pytest, e.g. make test TEST_ARGS="-k mlp"
+# WORKERS: test processes.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+LAB_ARGS ?=
+TEST_ARGS ?=
+WORKERS ?= 2
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb)) $(sort $(wildcard notebooks/solutions/*.ipynb))
+
+# One BLAS thread: the same sums in the same order on every run. No progress bars in stored outputs.
+export OPENBLAS_NUM_THREADS = 1
+export TQDM_DISABLE = 1
+
+.PHONY: lab test lint equations notebooks clean
+.DELETE_ON_ERROR:
+
+# Each environment is made once; a marker is newer than the pyproject.toml it was made from.
+$(VENV)/.%: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e ".[$*]"
+	touch $@
+
+lab: export TQDM_DISABLE = 0
+lab: $(VENV)/.lab
+	$(BIN)/jupyter lab $(LAB_ARGS) notebooks/00_start_here.ipynb
+
+test: $(VENV)/.test
+	$(BIN)/python -m backprop_lib.equations
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --nbval --nbval-current-env tests notebooks $(TEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+
+equations: $(VENV)/.test
+	$(BIN)/python -m backprop_lib.equations render $(NOTEBOOKS)
+
+notebooks: equations
+	$(BIN)/python notebooks/run.py $(NOTEBOOKS)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
