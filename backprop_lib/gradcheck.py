@@ -1,0 +1,261 @@
+"""Is this gradient right? Three independent answers, for our functions and for yours.
+
+- `check_gradients(forward, backward, *args)`: every gradient of a pair against the complex step, f(x + ih) = f(x)
+  + ih f'(x) + O(h**2), whose imaginary part holds the derivative with no subtraction and so no rounding (Squire and
+  Trapp 1998, doi:10.1137/S003614459631241X).
+- `method="central"`: central differences, (f(x + h) - f(x - h)) / 2h, for functions that complex numbers cannot
+  enter. Good to about 1e-9, and only away from kinks: draw inputs with `away_from_kinks`.
+- `check_adjoint(...)`: for layers linear in one argument, <w, f(x + v) - f(x)> = <J^T w, v> holds exactly, to the
+  last bit, on inputs that are small multiples of 1/8.
+
+A pair follows one convention: `forward(*args)` returns `(outputs..., cache)`, `backward(d_outputs..., cache)` returns
+the gradients in the order of forward's arguments. The cotangents are random: with ones, a softmax backward that
+returns zeros would pass.
+"""
+
+import inspect
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+
+from .shapes import parse_shapes
+
+COMPLEX_STEP = 1e-30
+CENTRAL_STEP = 1e-5
+LIMITS = {"complex": 1e-12, "central": 1e-7}
+
+
+class GradientError(AssertionError):
+    """A gradient does not agree with its reference."""
+
+
+class Gradient(NamedTuple):
+    name: str
+    yours: np.ndarray
+    reference: np.ndarray
+    error: float
+
+
+class Report(NamedTuple):
+    """What agreed. `errors` holds the relative error of each gradient by name."""
+    gradients: tuple
+    method: str
+    limit: float
+
+    @property
+    def errors(self):
+        return {g.name: g.error for g in self.gradients}
+
+    def __str__(self):
+        reference = {"complex": "the complex step", "central": "central differences"}[self.method]
+        return f"{', '.join(self.errors)}: agree with {reference} to {self.limit:.0e}"
+
+    __repr__ = __str__
+
+
+def relative_error(yours, reference):
+    """|yours - reference| / max(|yours|, |reference|) in the Euclidean norm; 0 when both are zero, NaN counts as 1."""
+    scale = max(np.linalg.norm(yours), np.linalg.norm(reference))
+    error = np.linalg.norm(np.asarray(yours) - reference) / scale if scale else 0.0
+    return float(error) if np.isfinite(error) else 1.0
+
+
+def away_from_kinks(rng, shape, kinks=(0.0,), margin=0.1):
+    """Standard normal numbers, pushed at least `margin` away from every kink, so no difference quotient crosses one."""
+    x = rng.standard_normal(shape)
+    for kink in kinks:
+        x = np.where(np.abs(x - kink) < margin, kink + np.where(x < kink, -margin, margin) + (x - kink), x)
+    return x
+
+
+def _outputs(forward, args):
+    returned = forward(*args)
+    if not isinstance(returned, tuple) or len(returned) < 2:
+        raise TypeError(f"check_gradients: forward must return (outputs..., cache), got {type(returned).__name__}")
+    return returned[:-1], returned[-1]
+
+
+def _project(forward, args, cotangents):
+    """The scalar <cotangents, forward(args)> that a gradient check differentiates."""
+    return sum(np.sum(w * y) for w, y in zip(cotangents, _outputs(forward, args)[0]))
+
+
+def _replaced(args, which, value):
+    return [*args[:which], value, *args[which + 1:]]
+
+
+def complex_step(forward, args, which, cotangents):
+    """Gradient of <cotangents, outputs> with respect to args[which], one imaginary nudge per entry."""
+    nudged = np.array(args[which], dtype=complex)
+    gradient = np.zeros(nudged.shape)
+    for index in np.ndindex(nudged.shape):
+        nudged[index] += 1j * COMPLEX_STEP
+        gradient[index] = np.imag(_project(forward, _replaced(args, which, nudged), cotangents)) / COMPLEX_STEP
+        nudged[index] = nudged[index].real
+    return gradient
+
+
+def central_difference(forward, args, which, cotangents, step=CENTRAL_STEP):
+    """The same gradient by (f(x + h) - f(x - h)) / 2h."""
+    nudged = np.array(args[which], dtype=float)
+    gradient = np.zeros(nudged.shape)
+    for index in np.ndindex(nudged.shape):
+        middle = nudged[index]
+        ends = []
+        for nudged[index] in (middle + step, middle - step):
+            ends.append(_project(forward, _replaced(args, which, nudged), cotangents))
+        gradient[index] = (ends[0] - ends[1]) / (2 * step)
+        nudged[index] = middle
+    return gradient
+
+
+def _checked_arguments(forward, backward, args, wrt):
+    """Names and positions of the arguments whose gradients backward returns."""
+    names = list(inspect.signature(forward).parameters)[:len(args)]
+    if wrt is None:
+        try:
+            wrt = [argument.name[1:] for argument in parse_shapes(backward)[1]]
+        except ValueError:
+            wrt = [name for name, a in zip(names, args) if isinstance(a, np.ndarray) and a.dtype.kind in "fc"]
+    unknown = set(wrt) - set(names)
+    if unknown:
+        raise ValueError(f"check_gradients: forward has no argument {sorted(unknown)}; it has {names}")
+    return [(name, names.index(name)) for name in wrt]
+
+
+def _complex_reference(forward, args, name, which, cotangents, rng):
+    """The complex step, once a rough difference along one direction has shown that no imaginary part got lost."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", np.exceptions.ComplexWarning if hasattr(np, "exceptions")
+                                  else np.ComplexWarning)
+            reference = complex_step(forward, args, which, cotangents)
+    except (TypeError, Warning) as error:
+        raise TypeError(f"check_gradients: forward cannot carry complex numbers in {name} ({error}); "
+                        "use method='central'") from error
+    direction = rng.standard_normal(np.shape(args[which]))
+    ahead, behind = (_project(forward, _replaced(args, which, args[which] + s * 1e-6 * direction), cotangents)
+                     for s in (1, -1))
+    slope, expected = (ahead - behind) / 2e-6, np.sum(reference * direction)
+    if abs(slope - expected) > 1e-3 * (1 + abs(slope)):
+        raise TypeError(f"check_gradients: forward drops the imaginary part of {name} (np.abs, np.var, np.linalg.norm "
+                        "and float arrays made inside do), or has a kink there; use method='central' away from kinks")
+    return reference
+
+
+def check_gradients(forward, backward, *args, wrt=None, method="complex", limit=None, rng=None):
+    """Compare every gradient that backward returns with a reference computed from forward alone.
+
+    args    forward's arguments; those that are float arrays are differentiated, or those named in `wrt`.
+    method  "complex" (limit 1e-12) or "central" (limit 1e-7).
+    rng     numpy.random.Generator for the cotangents; seeded with 0 if none is given.
+
+    Returns a Report. Raises GradientError naming the gradient, the worst entry, both values, and what the pattern of
+    the error suggests; TypeError or ValueError if the pair does not follow the convention.
+    """
+    if method not in LIMITS:
+        raise ValueError(f"check_gradients: method must be one of {sorted(LIMITS)}, got {method!r}")
+    limit = LIMITS[method] if limit is None else limit
+    rng = np.random.default_rng(0) if rng is None else rng
+    args = list(args)
+    checked = _checked_arguments(forward, backward, args, wrt)
+    outputs, cache = _outputs(forward, args)
+    cotangents = [rng.standard_normal(np.shape(y)) for y in outputs]
+    returned = backward(*[w if np.ndim(w) else float(w) for w in cotangents], cache)
+    returned = returned if isinstance(returned, tuple) else (returned,)
+    if len(returned) != len(checked):
+        raise ValueError(f"check_gradients: backward returned {len(returned)} arrays, expected the gradients of "
+                         f"{[name for name, _ in checked]}; name the right ones with wrt=[...]")
+    gradients = []
+    for (name, which), yours in zip(checked, returned):
+        if method == "complex":
+            reference = _complex_reference(forward, args, name, which, cotangents, rng)
+        else:
+            reference = central_difference(forward, args, which, cotangents)
+        if np.shape(yours) != reference.shape:
+            raise GradientError(_shape_message(f"d{name}", np.shape(yours), reference.shape))
+        error = relative_error(yours, reference)
+        gradients.append(Gradient(f"d{name}", np.asarray(yours), reference, error))
+        if not error <= limit:
+            raise GradientError(explain(gradients[-1], outputs, args, limit))
+    return Report(tuple(gradients), method, limit)
+
+
+def _shape_message(name, got, expected):
+    hint = ""
+    if got == expected[::-1]:
+        hint = " It looks transposed."
+    elif len(got) < len(expected):
+        hint = " Was an axis summed that should not be?"
+    elif len(got) > len(expected):
+        hint = " Sum over every axis along which the forward pass copied it."
+    return f"{name} has shape {got}, but a gradient has the shape of its variable, {expected}.{hint}"
+
+
+def explain(gradient, outputs, args, limit):
+    """The message of a failed check: where, both values, and the pattern of the error."""
+    name, yours, reference, error = gradient
+    wrong = np.nan_to_num(np.abs(yours - reference), nan=np.inf)
+    worst = np.unravel_index(np.argmax(wrong), wrong.shape)
+    n_wrong = int(np.sum(wrong > limit * np.abs(reference).max()))
+    where = f"[{', '.join(map(str, worst))}]" if worst else ""
+    return (f"{name} is wrong: relative error {error:.1e}, limit {limit:.0e}; {n_wrong} of {yours.size} entries differ. "
+            f"Worst at {name}{where}: yours {yours[worst]:.6g}, reference {reference[worst]:.6g}. "
+            + _hint(name, yours, reference, outputs, args))
+
+
+def _hint(name, yours, reference, outputs, args):
+    if not np.isfinite(yours).all():
+        return "It holds NaN or inf: look for 0/0, log(0) or an overflow."
+    if not yours.any():
+        return "It is zero everywhere: nothing flows back to this argument."
+    if not reference.any():
+        return "The true gradient is zero: the output does not depend on this argument."
+    if yours.ndim == 2 and yours.shape[0] == yours.shape[1] and relative_error(yours.T, reference) < 1e-6:
+        return "It equals the transpose of the true gradient: two indices are swapped."
+    factor = float(np.sum(yours * reference) / np.sum(reference**2))
+    if relative_error(yours, factor * reference) < 1e-6:
+        return f"It is {factor:.4g} times the true gradient everywhere: {_factor_hint(factor, outputs, args)}."
+    cosine = np.sum(yours * reference) / np.linalg.norm(yours) / np.linalg.norm(reference)
+    return (f"The cosine to the true gradient is {cosine:.2f}: a term is missing or wrong. "
+            "Which sum, which path does the forward pass use that backward does not?")
+
+
+def _factor_hint(factor, outputs, args):
+    N = next((a.shape[0] for a in args if isinstance(a, np.ndarray) and a.ndim), 0)
+    if np.isclose(factor, -1):
+        return "a sign is flipped"
+    if N > 1 and (np.isclose(factor, N) or np.isclose(factor, 1 / N)):
+        return f"N = {N}, and the 1/N of a mean belongs into the loss, once"
+    if np.isclose(factor, 2) or np.isclose(factor, 0.5):
+        return "the 2 that comes down from a square is missing or doubled"
+    return "a constant factor is missing or doubled"
+
+
+def on_grid(rng, shape):
+    """Random multiples of 1/8 in [-1, 1]: sums of their products are exact in floating point."""
+    return rng.integers(-8, 9, shape) / 8
+
+
+def check_adjoint(forward, backward, *args, wrt, rng=None):
+    """Demand <w, f(x + v) - f(x)> == <gradient, v>, exactly, for one argument in which forward is affine.
+
+    args must lie on a grid such as `on_grid` draws. Returns the common value of both sides.
+    Raises GradientError if they differ by as much as one bit.
+    """
+    rng = np.random.default_rng(0) if rng is None else rng
+    checked = _checked_arguments(forward, backward, list(args), None)
+    position = [name for name, _ in checked].index(wrt)
+    which = checked[position][1]
+    outputs, cache = _outputs(forward, args)
+    cotangents = [on_grid(rng, np.shape(y)) for y in outputs]
+    step = on_grid(rng, np.shape(args[which]))
+    moved, _ = _outputs(forward, _replaced(list(args), which, args[which] + step))
+    left = sum(np.sum(w * (new - old)) for w, new, old in zip(cotangents, moved, outputs))
+    returned = backward(*cotangents, cache)
+    right = np.sum((returned if isinstance(returned, tuple) else (returned,))[position] * step)
+    if left != right:
+        raise GradientError(f"d{wrt} is not the adjoint of forward: <w, f(x+v) - f(x)> = {left!r}, "
+                            f"<d{wrt}, v> = {right!r}")
+    return float(left)
