@@ -1,0 +1,14 @@
+"""The equation ledger: the statement of each numbered equation, how it is rendered, proved, executed and weighed.
+
+`verify("MLP-3")` checks one in a notebook; `python -m backprop_lib.equations` checks all and prints a table.
+"""
+
+try:
+    import sympy                                                # noqa: F401
+except ImportError as error:
+    raise ImportError('the equation ledger needs SymPy: pip install "backprop-notebooks[lab]"') from error
+
+from .source import show_source
+from .ledger import LedgerError, verify
+
+__all__ = ["LedgerError", "show_source", "verify"]

@@ -1,0 +1,158 @@
+"""Derive every gradient again, by the chain rule that SymPy applies to the forward statements.
+
+For a variable v,   dL/dv = (what arrives from outside, if v is an output)
+                          + sum over forward statements e that use v,
+                            sum over the indices of e.lhs, of  dL/d(e.lhs) * diff(e.rhs, v).
+
+`diff` of an indexed sum gives Kronecker deltas. `chain_rule` leaves them and the sums alone, so that both sides can be
+executed; `canonical` collapses them, so that both sides can be compared as formulas.
+"""
+
+import sympy
+from sympy import Dummy, Heaviside, KroneckerDelta, Mul, Piecewise, Sum
+
+from .evaluate import with_fresh_sums
+from .language import name_of, size
+
+
+def rebuilt(e):
+    """The same expression with SymPy's automatic evaluation, which `as_written` had suspended."""
+    return e.func(*map(rebuilt, e.args)) if e.args else e
+
+
+def chain_rule(pair, lhs):
+    """The right-hand side that the forward statements imply for a backward statement's left-hand side."""
+    name = name_of(lhs)
+    if not name.startswith("d"):
+        raise ValueError(f"{lhs}: a backward statement starts with d and a name")
+    indices = lhs.indices if isinstance(lhs, sympy.Indexed) else ()
+    return _total_derivative(pair, name[1:], indices, skip_entry=True)
+
+
+def _total_derivative(pair, name, indices, skip_entry=False):
+    """dL/d name[indices]: its own backward statement if there is one, else the chain rule one step further."""
+    outputs = _outputs(pair)
+    entries = {name_of(s.lhs) for s in pair.backward}
+    if not skip_entry and f"d{name}" in entries:
+        return _symbol(f"d{name}", indices)
+    derivative = _symbol(pair.external.get(name, f"d{name}"), indices) if name in outputs else sympy.S.Zero
+    for statement in pair.forward:
+        if _uses(statement.rhs, name):
+            derivative += _contribution(pair, statement, _symbol(name, indices))
+    return derivative
+
+
+def _contribution(pair, statement, variable):
+    """Sum over the entries of statement.lhs of its derivative times diff(rhs, variable)."""
+    fresh = {i: Dummy(i.name, integer=True) for i in getattr(statement.lhs, "indices", ())}
+    rhs = with_fresh_sums(rebuilt(statement.rhs)).xreplace(fresh)
+    upstream = _total_derivative(pair, name_of(statement.lhs), tuple(fresh.values()))
+    term = upstream * sympy.diff(rhs, variable)
+    for index, dummy in reversed(fresh.items()):
+        term = Sum(term, (dummy, 0, size(index) - 1))
+    return term
+
+
+def _symbol(name, indices):
+    return sympy.IndexedBase(name, real=True)[tuple(indices)] if indices else sympy.Symbol(name, real=True)
+
+
+def _uses(e, name):
+    """An index letter h is an integer symbol and no use of the array h."""
+    return any(name_of(a) == name and not a.is_integer for a in e.atoms(sympy.Indexed, sympy.Symbol))
+
+
+def _outputs(pair):
+    """Names of the forward function's outputs, from its docstring."""
+    from ..shapes import parse_shapes
+    return {argument.name for argument in parse_shapes(pair.forward_function)[1]}
+
+
+# --------------------------------------------------------------------------------------------- comparing formulas
+
+def same_formula(pair, left, right):
+    """True if SymPy shows left = right once every intermediate name is written out by its forward statement."""
+    both = [canonical(_written_out(pair, rebuilt(side))) for side in (left, right)]
+    sums = {}
+    difference = sympy.expand(both[0] - both[1])
+    difference = difference.xreplace({s: sums.setdefault(s, Dummy(real=True)) for s in _outer_sums(difference)})
+    return difference == 0 or sympy.simplify(difference.rewrite(sympy.exp)) == 0
+
+
+def _outer_sums(e):
+    if isinstance(e, Sum):
+        return {e}
+    return set().union(*map(_outer_sums, e.args)) if e.args else set()
+
+
+def _written_out(pair, e):
+    """Replace the names that forward statements define by their right-hand sides, last statement first."""
+    for statement in reversed(pair.forward):
+        lhs, rhs = statement.lhs, rebuilt(statement.rhs)
+        letters = getattr(lhs, "indices", ())
+        e = e.replace(lambda a: type(a) is type(lhs) and name_of(a) == name_of(lhs),
+                      lambda a: with_fresh_sums(rhs).xreplace(dict(zip(letters, getattr(a, "indices", ())))))
+    return e
+
+
+def canonical(e):
+    """Cases become brackets, deltas under a sum are collapsed, factors without the index leave the sum, and a bound
+    index is named by the number of sums nested inside its own: equal formulas become equal expressions."""
+    if not e.args or isinstance(e, sympy.Indexed):
+        return e
+    if isinstance(e, Heaviside):
+        return Heaviside(e.args[0], 0)
+    if isinstance(e, Piecewise):
+        return canonical(_as_brackets(e))
+    if isinstance(e, Sum):
+        body, limits = e.function, list(e.limits)
+        if len(limits) > 1:
+            body, limits = Sum(body, *limits[:-1]), limits[-1:]
+        return _canonical_sum(canonical(body), limits[0])
+    return e.func(*map(canonical, e.args))
+
+
+def _as_brackets(e):
+    result = sympy.S.Zero
+    for branch, condition in reversed(e.args):
+        if condition == sympy.true:
+            result = branch
+        elif isinstance(condition, (sympy.Gt, sympy.Lt)):
+            bracket = Heaviside(condition.gts - condition.lts, 0)
+            result = bracket * branch + (1 - bracket) * result
+        else:
+            raise TypeError(f"only strict inequalities may decide a case, got {condition}")
+    return result
+
+
+def _canonical_sum(body, limit):
+    index, low, high = limit
+    result = sympy.S.Zero
+    for term in sympy.Add.make_args(sympy.expand(body)):
+        collapsed = _collapse(term, index)
+        if collapsed is not None:
+            result += canonical(collapsed)
+            continue
+        outside, inside = term.as_independent(index, as_Add=False)
+        name = sympy.Symbol(f"_{_height(inside)}", integer=True)
+        result += outside * Sum(inside.xreplace({index: name}), (name, low, high))
+    return result
+
+
+def _height(e):
+    return isinstance(e, Sum) + max(map(_height, e.args), default=0)
+
+
+def _collapse(term, index):
+    """The term at the only index its delta lets through, or None if it has no delta in that index.
+
+    Indices that fall outside an array read 0 (see evaluate.py), so the range of the sum needs no condition.
+    """
+    for factor in Mul.make_args(term):
+        if isinstance(factor, KroneckerDelta) and factor.has(index):
+            difference = sympy.expand(factor.args[0] - factor.args[1])
+            slope = difference.coeff(index)
+            if slope in (1, -1) and not (difference - slope * index).has(index):
+                only = sympy.expand(index - difference / slope)
+                return (term / factor).xreplace({index: only}) if not factor == term else sympy.S.One
+    return None

@@ -1,0 +1,110 @@
+"""The labelled lines of a module: find them, read the values they compute, change them in a copy.
+
+The library is never touched: a copy of the module is compiled from the changed source and lives for one check.
+"""
+
+import ast
+import inspect
+import io
+import pathlib
+import re
+import tokenize
+import types
+from typing import NamedTuple
+
+LABEL = re.compile(r"#\s*\(([A-Z]+-\d+)\)\s*$")
+
+
+class Line(NamedTuple):
+    """One labelled line of code."""
+    label: str
+    path: pathlib.Path
+    number: int
+    function: str
+    code: str
+
+
+class LabelError(ValueError):
+    """A label stands where it must not, twice, out of order, or not where it must."""
+
+
+def labelled_lines(module, source=None):
+    """Every line of the module that ends in a comment such as `# (MLP-7)`, in order of appearance."""
+    path = pathlib.Path(module.__file__)
+    source = path.read_text(encoding="utf-8") if source is None else source
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    text, lines = source.splitlines(), []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        found = token.type == tokenize.COMMENT and LABEL.match(token.string)
+        if found:
+            number = token.start[0]
+            function = next((f.name for f in functions if f.lineno <= number <= f.end_lineno), None)
+            code = text[number - 1][:token.start[1]].strip()
+            lines.append(Line(found[1], path, number, function, code))
+    return lines
+
+
+def assignment(tree, line):
+    """The assignment to one name that stands on a labelled line."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Assign, ast.AugAssign)) and node.lineno <= line.number <= node.end_lineno:
+            target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
+            if isinstance(target, ast.Name):
+                return node, target.id
+    raise LabelError(f"({line.label}) {line.path.name}:{line.number}: a label stands behind an assignment to one name")
+
+
+class _Rewrite(ast.NodeTransformer):
+    def __init__(self, replace):
+        self.replace = replace
+
+    def visit_Assign(self, node):
+        return self.replace.get(node, node)
+
+    visit_AugAssign = visit_Assign
+
+
+def _compiled(module, tree, **extra):
+    """A fresh module from a changed syntax tree, in the same package so that its imports work."""
+    copy = types.ModuleType(module.__name__)
+    copy.__package__, copy.__file__ = module.__package__, module.__file__
+    copy.__dict__.update(extra)
+    exec(compile(ast.fix_missing_locations(tree), module.__file__, "exec"), copy.__dict__)
+    return copy
+
+
+def _tree(module, source):
+    return ast.parse(pathlib.Path(module.__file__).read_text(encoding="utf-8") if source is None else source)
+
+
+def recording(module, source=None):
+    """A copy of the module, and a dict that collects {label: [value, ...]} as the labelled lines run."""
+    tree, values, replace = _tree(module, source), {}, {}
+    for line in labelled_lines(module, source):
+        node, name = assignment(tree, line)
+        save = ast.parse(f"_values.setdefault({line.label!r}, []).append({name})").body
+        replace[node] = [node, *save]
+    return _compiled(module, _Rewrite(replace).visit(tree), _values=values), values
+
+
+def rewritten(module, label, change, source=None):
+    """A copy of the module in which `change` (a function of one syntax node) has replaced a label's right-hand side."""
+    tree = _tree(module, source)
+    line = next((line for line in labelled_lines(module, source) if line.label == label), None)
+    if line is None:
+        raise LabelError(f"({label}): no line of {module.__name__} carries this label")
+    node, _ = assignment(tree, line)
+    node.value = change(node.value)
+    return _compiled(module, tree)
+
+
+def scaled(module, label, factor, source=None):
+    """A copy of the module in which one labelled right-hand side is multiplied by factor."""
+    return rewritten(module, label, lambda value: ast.BinOp(value, ast.Mult(), ast.Constant(factor)), source)
+
+
+def show_source(*functions):
+    """Show the real source of functions in a notebook."""
+    from IPython.display import Markdown, display
+    code = "\n\n".join(inspect.getsource(f).rstrip() for f in functions)
+    display(Markdown(f"```python\n{code}\n```"))
