@@ -1,6 +1,32 @@
 """What is refused at the door: each error names the function, the argument, what was expected and what came."""
 
+import functools
+import inspect
+
 import numpy as np
+
+from .shapes import parse_shapes
+
+
+def float_arrays(forward):
+    """Refuse integers and lists where the function's `Shapes:` line has an array of floats: a TypeError says what to do.
+
+    Integers would overflow, and small ones make float16 of a sigmoid. Numbers of shape () and arrays that the line
+    declares as integers (`in a..b`) are not looked at.
+    """
+    names = [a.name for a in parse_shapes(forward)[0] if a.dims and ".." not in (a.range or "")]
+    positions = [(name, list(inspect.signature(forward).parameters).index(name)) for name in names]
+
+    @functools.wraps(forward)
+    def checked(*args, **kwargs):
+        for name, position in positions:
+            x = args[position] if position < len(args) else kwargs.get(name)
+            dtype = getattr(x, "dtype", None)
+            if x is not None and (dtype is None or dtype.kind not in "fc"):
+                raise TypeError(f"{forward.__name__}: {name} must be an array of floats, got {dtype or type(x).__name__}; "
+                                f"write np.asarray({name}, dtype=float)")
+        return forward(*args, **kwargs)
+    return checked
 
 
 def require_same_shape(function, y, t):
@@ -17,6 +43,14 @@ def require_fraction(function, t):
     if outside.any():
         index = tuple(int(i) for i in np.argwhere(outside)[0])
         raise ValueError(f"{function}: the target t must lie in [0, 1], got {t[index]} at {index}")
+
+
+def require_mask(function, h, mask, p):
+    """A mask for every unit, and a chance of being dropped that leaves something."""
+    if h.shape != np.shape(mask):
+        raise ValueError(f"{function}: the mask must have the shape {h.shape} of h, got {np.shape(mask)}")
+    if not 0 <= p < 1:
+        raise ValueError(f"{function}: p, the chance of being dropped, must lie in [0, 1), got {p}")
 
 
 def require_labels(function, t, shape):

@@ -3,7 +3,8 @@ r"""Multi-layer perceptron: equations (MLP-1) to (MLP-33).
 (MLP-1) to (MLP-18) are derived in notebooks/01_mlp.ipynb, the others in notebooks/01b_activations_and_losses.ipynb.
 
 Every function is pure: nothing passed in is changed, and a cache can be used twice. Rows are examples, weights are
-(out, in). Arrays are floats; widths mix by NumPy's promotion rules (the objects of `backprop_lib.nn` refuse to mix).
+(out, in). Arrays are floats: integers and lists raise a TypeError, and widths mix by NumPy's promotion rules (the
+objects of `backprop_lib.nn` refuse to mix).
 The 1/N of a mean stands in the losses and nowhere else. `dloss` is the derivative of the final loss with respect to
 the value the forward function returned: 1 when nothing follows, a weight when several terms are added.
 """
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checks import require_fraction, require_labels, require_same_shape
+from .checks import float_arrays, require_fraction, require_labels, require_mask, require_same_shape
 
 
 # ------------------------------------------------------------------------------------------------ linear
@@ -22,6 +23,7 @@ class LinearCache(NamedTuple):
     W: np.ndarray
 
 
+@float_arrays
 def linear_forward(x, W, b):
     """Affine map, one example per row.
 
@@ -47,6 +49,7 @@ class MSECache(NamedTuple):
     t: np.ndarray
 
 
+@float_arrays
 def mse_forward(y, t):
     """Mean squared error over all entries, as in PyTorch; the target t is data and gets no gradient.
 
@@ -77,6 +80,7 @@ class SigmoidCache(NamedTuple):
     h: np.ndarray
 
 
+@float_arrays
 def sigmoid_forward(z):
     """Logistic function of each entry, of an array of any shape.
 
@@ -97,6 +101,7 @@ class TanhCache(NamedTuple):
     h: np.ndarray
 
 
+@float_arrays
 def tanh_forward(z):
     """Hyperbolic tangent of each entry, of an array of any shape.
 
@@ -117,6 +122,7 @@ class ReLUCache(NamedTuple):
     z: np.ndarray
 
 
+@float_arrays
 def relu_forward(z):
     """max(0, z) of each entry, of an array of any shape. NaN stays NaN.
 
@@ -142,6 +148,7 @@ class SoftmaxCache(NamedTuple):
     p: np.ndarray
 
 
+@float_arrays
 def softmax_forward(z):
     """Probabilities over the last axis; the row maximum is subtracted first, so nothing overflows.
 
@@ -167,6 +174,7 @@ class CrossEntropyCache(NamedTuple):
     t: np.ndarray
 
 
+@float_arrays
 def softmax_cross_entropy_forward(z, t):
     """Mean of -log softmax(z) at the target class, by log-sum-exp: finite for any finite z.
 
@@ -197,6 +205,7 @@ class LeakyReLUCache(NamedTuple):
     alpha: float
 
 
+@float_arrays
 def leaky_relu_forward(z, alpha=0.01):
     """z where z > 0, alpha z elsewhere, of an array of any shape.
 
@@ -226,6 +235,7 @@ class SoftplusCache(NamedTuple):
     z: np.ndarray
 
 
+@float_arrays
 def softplus_forward(z):
     """log(1 + exp(z)) of each entry, of an array of any shape. PyTorch replaces it by z above 20; we do not.
 
@@ -246,6 +256,7 @@ class IdentityCache(NamedTuple):
     """Nothing is needed on the way back."""
 
 
+@float_arrays
 def identity_forward(z):
     """The linear activation of an array of any shape.
 
@@ -268,8 +279,9 @@ class BCECache(NamedTuple):
     t: np.ndarray
 
 
+@float_arrays
 def sigmoid_bce_forward(z, t):
-    """Mean binary cross-entropy of sigmoid(z) against t over all entries, from the logits: nothing overflows.
+    """Mean binary cross-entropy of sigmoid(z) against t over all entries, from the logits; nothing overflows.
 
     Shapes: z (N, K), t (N, K) in [0, 1) -> loss ()
     Raises ValueError if the shapes differ, if a target lies outside [0, 1] or if there is nothing to average.
@@ -277,7 +289,7 @@ def sigmoid_bce_forward(z, t):
     require_same_shape("sigmoid_bce_forward", z, t)
     require_fraction("sigmoid_bce_forward", t)
     y = sigmoid(z)                                              # (MLP-25)
-    loss = (softplus(z) - t * z).mean()                         # (MLP-26)
+    loss = (t * softplus(-z) + (1 - t) * softplus(z)).mean()    # (MLP-26)
     return loss, BCECache(y, t)
 
 
@@ -295,6 +307,7 @@ class PenaltyCache(NamedTuple):
     lam: float
 
 
+@float_arrays
 def l2_penalty_forward(W, lam):
     """lam / 2 times the sum of squares, of an array of any shape: one gradient step multiplies W by 1 - lr lam.
 
@@ -311,6 +324,7 @@ def l2_penalty_backward(dloss, cache):
     return dW
 
 
+@float_arrays
 def l1_penalty_forward(W, lam):
     """lam times the sum of absolute values, of an array of any shape.
 
@@ -335,11 +349,15 @@ class DropoutCache(NamedTuple):
     p: float
 
 
+@float_arrays
 def dropout_forward(h, mask, p):
     """Inverted dropout: keep h where mask is 1, and divide by the chance 1 - p of being kept, so the mean stays.
 
     Shapes: h (N, H), mask (N, H) in 0..1, p () in [0, 1) -> y (N, H)
+    Raises ValueError if the mask has another shape or p lies outside [0, 1).
     """
+    require_mask("dropout_forward", h, mask, p)
+    mask = np.asarray(mask, h.real.dtype)                       # integers would widen float32
     y = h * mask / (1 - p)                                      # (MLP-32)
     return y, DropoutCache(mask, p)
 

@@ -53,7 +53,8 @@ with as_written():
              [("MLP-24", dz[n, h], dh[n, h])]),
         pair(mlp.sigmoid_bce_forward, mlp.sigmoid_bce_backward,
              [("MLP-25", y[n, k], 1 / (1 + exp(-z[n, k]))),
-              ("MLP-26", loss, 1 / (N * K) * total(log(1 + exp(z[n, k])) - t[n, k] * z[n, k], n, k))],
+              ("MLP-26", loss, 1 / (N * K) * total(t[n, k] * log(1 + exp(-z[n, k]))
+                                                   + (1 - t[n, k]) * log(1 + exp(z[n, k])), n, k))],
              [("MLP-27", dz[n, k], dloss * (1 / (N * K)) * (y[n, k] - t[n, k]))]),
         pair(mlp.l2_penalty_forward, mlp.l2_penalty_backward,
              [("MLP-28", loss, lam / 2 * total(W[h, d]**2, h, d))],
