@@ -2,8 +2,8 @@
 
     Shapes: z (N, K), t (N) in 0..K-1 -> loss ()
 
-Capitals are sizes, `4H` is four times H, `()` is a number. `in a..b` asks for integers, `in [a, b)` for floats of
-that range; everything else is standard normal.
+Capitals are sizes, `4H` is four times H, `K-1` one less than K, `()` is a number. `in a..b` asks for integers,
+`in [a, b)` for floats of that range; everything else is standard normal. The line may go on over several lines.
 """
 
 import math
@@ -15,7 +15,9 @@ import numpy as np
 # Different primes: two sizes that are equal, or divide each other, would let a wrong axis pass.
 PRIMES = {"N": 3, "K": 5, "D": 7, "H": 11}
 
-ITEM = re.compile(r"(?P<name>\w+) \((?P<dims>[^)]*)\)(?: in (?P<range>\S+\.\.\S+|\[[^)]*\)))?")
+DIM = r"\d*[A-Z]|\d+"
+DIMS = rf"(?:{DIM})(?:[+-](?:{DIM}))*"
+ITEM = re.compile(rf"(\w+) \(((?:{DIMS})(?:, {DIMS})*)?\)(?: in (-?{DIMS}\.\.-?{DIMS}|\[[^,\]]+, [^,\]]+\)))?")
 
 
 class Argument(NamedTuple):
@@ -25,19 +27,37 @@ class Argument(NamedTuple):
 
 
 def parse_shapes(function):
-    """The two sides of the arrow in the function's docstring, as two lists of Argument."""
-    found = re.search(r"Shapes:(.*?)(?:\n\s*\n|\Z|\n\s*[A-Z]\w+ )", function.__doc__ or "", re.DOTALL)
-    if not found:
+    """The two sides of the arrow in the function's docstring, as two lists of Argument.
+
+    Raises ValueError if there is no such line or if it does not read as above.
+    """
+    lines = (function.__doc__ or "").partition("Shapes:")[2].splitlines()
+    # the statement goes on as long as the next line starts with a further item or with the arrow
+    end = next((i for i, line in enumerate(lines) if i and not re.match(r"\s*(->|\w+ \()", line)), len(lines))
+    text = " ".join(line.strip() for line in lines[:end])
+    if not text.strip():
         raise ValueError(f"{function.__name__}: the docstring has no line 'Shapes: x (N, D) -> z (N, H)'")
-    sides = found[1].split("->")
+    sides = text.split("->")
     if len(sides) != 2:
         raise ValueError(f"{function.__name__}: 'Shapes:' needs one arrow between inputs and outputs")
-    return tuple([Argument(m["name"], tuple(m["dims"].replace(" ", "").split(",")) if m["dims"] else (), m["range"])
-                  for m in ITEM.finditer(side)] for side in sides)
+    return tuple(_parse_side(side.strip(" ,"), function.__name__) for side in sides)
+
+
+def _parse_side(side, name):
+    arguments, rest = [], side
+    while rest:
+        m = ITEM.match(rest)
+        if not m or not re.match(r", |,?$", rest[m.end():]):
+            raise ValueError(f"{name}: cannot read {rest!r} in the line 'Shapes: ...'")
+        arguments.append(Argument(m[1], tuple(m[2].split(", ")) if m[2] else (), m[3]))
+        rest = rest[m.end():].lstrip(", ")
+    return arguments
 
 
 def size_of(dim, sizes):
-    """The number that a dimension such as `H`, `4H` or `K-1` stands for."""
+    """The number that a dimension such as `H`, `4H` or `K-1` stands for. Raises KeyError for an unknown letter."""
+    if not re.fullmatch(rf"-?{DIMS}", dim):
+        raise ValueError(f"cannot read the dimension {dim!r}")
     total = 0
     for sign, factor, letter, number in re.findall(r"([+-]?)(?:(\d*)([A-Z])|(\d+))", dim):
         value = int(factor or 1) * sizes[letter] if letter else int(number)
@@ -51,7 +71,7 @@ def shape_of(argument, sizes=PRIMES):
 
 
 def build(argument, rng, sizes=PRIMES):
-    """A random array for one argument: a float where the shape is ()."""
+    """A random array for one argument; where the shape is (), a Python float, or int if its range is of integers."""
     shape = shape_of(argument, sizes)
     if argument.range is None:
         value = rng.standard_normal(shape)
@@ -63,7 +83,7 @@ def build(argument, rng, sizes=PRIMES):
     else:
         low, high = (float(end) for end in argument.range[1:-1].split(","))
         value = rng.uniform(low, high, shape)
-    return value if shape else float(value)
+    return value if shape else np.asarray(value).item()
 
 
 def build_inputs(function, rng, sizes=PRIMES):
