@@ -1,0 +1,138 @@
+"""Our numbers against PyTorch's, stored in tests/fixtures/<family>.npz by tests/fixtures/make_<family>.py.
+
+No framework is needed to run this. With PyTorch installed the stored numbers are computed once more and compared.
+A new family adds its make_<family>.py and one line to FAMILIES.
+"""
+
+import importlib
+import inspect
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backprop_lib import mlp
+
+FIXTURES = Path(__file__).parent / "fixtures"
+FAMILIES = {"mlp": mlp}
+LIMIT = 1e-12
+
+
+def load(family):
+    """{case: {role: {name: array}}} of a stored fixture."""
+    with np.load(FIXTURES / f"{family}.npz", allow_pickle=False) as archive:
+        values, index = archive["values"], json.loads(archive["index"].tobytes())
+    cases, start = {}, 0
+    for key, dtype, shape in index:
+        case, role, name = key.split("/")
+        end = start + int(np.prod(shape))
+        array = values[start:end].reshape(shape).astype(dtype)
+        cases.setdefault(case, {}).setdefault(role, {})[name] = array if shape else array.item()
+        start = end
+    assert start == values.size
+    return cases
+
+
+STORED = {family: load(family) for family in FAMILIES}
+CASES = [(family, case) for family in FAMILIES for case in STORED[family]]
+PAIRS = [(family, case) for family, case in CASES if not case.startswith("network.")]
+EXACT = [(family, case) for family, case in CASES if "exact" in case]
+NETWORKS = [case for case in STORED["mlp"] if case.startswith("network.")]
+
+
+def relative_error(ours, reference):
+    """Norm-wise, of arrays of one shape. Scaled first, so that neither 1e-300 nor 1e300 is lost in the squares."""
+    assert np.shape(ours) == np.shape(reference)
+    assert np.isfinite(ours).all() and np.isfinite(reference).all()
+    scale = max(np.max(np.abs(ours)), np.max(np.abs(reference)))
+    if scale == 0:
+        return 0.0
+    ours, reference = np.ravel(ours) / scale, np.ravel(reference) / scale
+    return np.linalg.norm(ours - reference) / max(np.linalg.norm(ours), np.linalg.norm(reference))
+
+
+def run_pair(module, pair, case):
+    """Outputs and gradients of <pair>_forward and <pair>_backward, named as in the fixture."""
+    forward, backward = getattr(module, f"{pair}_forward"), getattr(module, f"{pair}_backward")
+    *outputs, cache = forward(**case["in"])
+    gradients = backward(*case["cot"].values(), cache)
+    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+    return dict(zip(case["out"], outputs, strict=True)), dict(zip(case["grad"], gradients, strict=True))
+
+
+@pytest.mark.parametrize("family, case", PAIRS)
+def test_outputs_and_gradients_agree_with_pytorch(family, case):
+    stored = STORED[family][case]
+    outputs, gradients = run_pair(FAMILIES[family], case.split(".")[0], stored)
+    for name, reference in (stored["out"] | stored["grad"]).items():
+        assert relative_error((outputs | gradients)[name], reference) <= LIMIT, name
+
+
+@pytest.mark.parametrize("family, case", EXACT)
+def test_on_a_coarse_grid_the_agreement_is_exact(family, case):
+    stored = STORED[family][case]
+    outputs, gradients = run_pair(FAMILIES[family], case.split(".")[0], stored)
+    for name, reference in (stored["out"] | stored["grad"]).items():
+        np.testing.assert_array_equal((outputs | gradients)[name], reference, err_msg=name)
+
+
+def run_network(case, activations):
+    """Loss and every gradient of linear layers with activations between them and cross-entropy at the end."""
+    h, backwards, gradients = case["in"]["x"], [], {}
+    for layer, activation in enumerate([*activations, "identity"]):
+        h, linear_cache = mlp.linear_forward(h, case["in"][f"W{layer}"], case["in"][f"b{layer}"])
+        h, activation_cache = getattr(mlp, f"{activation}_forward")(h)
+        backwards.append((layer, linear_cache, getattr(mlp, f"{activation}_backward"), activation_cache))
+    loss, cache = mlp.softmax_cross_entropy_forward(h, case["in"]["t"])
+    dh = mlp.softmax_cross_entropy_backward(case["cot"]["dloss"], cache)
+    for layer, linear_cache, activation_backward, activation_cache in reversed(backwards):
+        dh, gradients[f"dW{layer}"], gradients[f"db{layer}"] = mlp.linear_backward(
+            activation_backward(dh, activation_cache), linear_cache)
+    return {"loss": loss, "dx": dh} | gradients
+
+
+@pytest.mark.parametrize("case", NETWORKS)
+def test_every_gradient_of_a_whole_network_agrees_with_pytorch(case):
+    stored = STORED["mlp"][case]
+    ours = run_network(stored, case.split(".")[1].split("-"))
+    assert set(ours) == {*stored["out"], *stored["grad"]}
+    for name, reference in (stored["out"] | stored["grad"]).items():
+        assert relative_error(ours[name], reference) <= LIMIT, name
+
+
+@pytest.mark.parametrize("family, module", FAMILIES.items())
+def test_every_pair_has_cases_with_one_with_two_and_with_more_examples(family, module):
+    for pair in [name.removesuffix("_forward") for name in dir(module) if name.endswith("_forward")]:
+        inputs = [STORED[family][case]["in"] for f, case in PAIRS if f == family and case.split(".")[0] == pair]
+        sizes = {len(next(iter(arrays.values()))) for arrays in inputs}
+        assert {1, 2} <= sizes and max(sizes) > 2, pair
+
+
+@pytest.mark.parametrize("family, case", PAIRS)
+def test_a_case_holds_every_argument_and_no_gradient_is_left_out(family, case):
+    pair, stored = case.split(".")[0], STORED[family][case]
+    names = list(inspect.signature(getattr(FAMILIES[family], f"{pair}_forward")).parameters)
+    assert list(stored["in"]) == names
+    assert list(stored["cot"]) == [f"d{name}" for name in stored["out"]]
+    assert [name for name in names if f"d{name}" in stored["grad"]] == [name[1:] for name in stored["grad"]]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_fixture_is_small(family):
+    assert (FIXTURES / f"{family}.npz").stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pytorch_computes_the_stored_numbers_again(family, monkeypatch):
+    pytest.importorskip("torch", reason="compares live with PyTorch: pip install torch==2.13.0")
+    monkeypatch.syspath_prepend(FIXTURES)
+    live = importlib.import_module(f"make_{family}").compute()
+    stored = {f"{case}/{role}/{name}": array for case, roles in STORED[family].items()
+              for role, arrays in roles.items() for name, array in arrays.items()}
+    assert list(live) == list(stored)
+    for key, array in stored.items():
+        if key.split("/")[1] in ("in", "cot"):
+            np.testing.assert_array_equal(live[key], array, err_msg=key)
+        else:
+            assert relative_error(live[key], array) <= LIMIT, key
