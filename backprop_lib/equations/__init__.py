@@ -8,7 +8,8 @@ try:
 except ImportError as error:
     raise ImportError('the equation ledger needs SymPy: pip install "backprop-notebooks[lab]"') from error
 
-from .source import show_source
+from .exercise import exercise
 from .ledger import LedgerError, verify
+from .source import show_source
 
-__all__ = ["LedgerError", "show_source", "verify"]
+__all__ = ["LedgerError", "exercise", "show_source", "verify"]
