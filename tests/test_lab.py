@@ -1,0 +1,96 @@
+"""The notebooks with sliders, in JupyterLab and a real browser; and the same checks on notebooks that must fail."""
+
+import os
+from pathlib import Path
+
+import pytest
+from lab import Lab, missing
+
+from backprop_lib.widgets import network_widget
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+WIDGETS = [                                                     # (notebook, slider handle, picture)
+    ("01_mlp.ipynb", ".bp-widget .noUi-handle", ".bp-widget img"),
+]
+SLIDER, PICTURE = WIDGETS[0][1:]
+WIDGET = ("code", "from backprop_lib.widgets import network_widget\n\nnetwork = network_widget()\nnetwork")
+FORMULA = ("markdown", "A sigmoid:\n\n$$ h = \\frac{1}{1 + e^{-z}} \\tag{MLP-7} $$\n\nand `$$` in code.")
+FROZEN = """import io
+import ipywidgets
+from PIL import Image
+png = io.BytesIO()
+Image.new("RGB", (8, 8), "white").save(png, "png")
+picture = ipywidgets.Image(value=png.getvalue())
+slider = ipywidgets.IntSlider()
+slider.observe(lambda change: picture.send_state("value"), "value")
+ipywidgets.VBox([picture, slider]).add_class("bp-widget")"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    reason = missing()
+    if reason and os.environ.get("BACKPROP_REQUIRE_BROWSER") == "1":
+        pytest.fail(f"BACKPROP_REQUIRE_BROWSER=1, but {reason}")
+    if reason:
+        pytest.skip(reason)
+    with Lab(NOTEBOOKS, tmp_path_factory.mktemp("lab")) as lab:
+        yield lab
+
+
+@pytest.mark.parametrize("notebook, slider, picture", WIDGETS, ids=[notebook for notebook, _, _ in WIDGETS])
+def test_notebook_runs_and_its_slider_moves_the_picture(lab, notebook, slider, picture):
+    with lab.open(notebook) as page:
+        page.run_all()
+        page.check_math()
+        page.move_slider(slider, picture)
+
+
+def test_sliders_and_buttons_of_the_network(lab):
+    """The first and the last slider move the picture; both buttons leave the picture they leave without a browser."""
+    start, stepped = network_widget(), network_widget()
+    stepped.step.click()
+    lab.write("widget.ipynb", [FORMULA, WIDGET])
+    with lab.open("widget.ipynb") as page:
+        page.run_all()
+        assert page.check_math() == 1
+        page.expect_picture(PICTURE, start.picture.value)
+        page.screenshot("before")
+        assert page.page.locator(SLIDER).count() == len(start.sliders) == 12
+        page.move_slider(SLIDER, PICTURE)
+        page.move_slider(f":nth-match({SLIDER}, 12)", PICTURE)
+        page.screenshot("after")
+        step, reset = page.page.locator(".bp-widget button").all()
+        reset.click()
+        page.expect_picture(PICTURE, start.picture.value)
+        step.click()
+        page.expect_picture(PICTURE, stepped.picture.value)
+        page.page.wait_for_timeout(500)                         # the sliders must not send rounded values back
+        page.expect_picture(PICTURE, stepped.picture.value)
+        page.screenshot("step")
+
+
+def test_a_cell_that_raises_is_reported(lab):
+    lab.write("raises.ipynb", [("code", "1 + 1"), ("code", "1 / 0"), ("code", "2 + 2")])
+    with pytest.raises(AssertionError, match="ZeroDivisionError"), lab.open("raises.ipynb") as page:
+        page.run_all()
+    assert (lab.screenshots / "raises_failed.png").stat().st_size > 1000
+
+
+def test_a_slider_that_changes_nothing_is_reported(lab):
+    """It sends the same picture again: a new address in the page, the same bytes."""
+    lab.write("frozen.ipynb", [("code", FROZEN)])
+    with lab.open("frozen.ipynb") as page:
+        page.run_all()
+        with pytest.raises(AssertionError, match="stayed the same"):
+            page.move_slider(SLIDER, PICTURE, timeout=4)
+
+
+@pytest.mark.parametrize("name, formulas, message", [
+    ("refused", "$$ \\frobnicate{x} $$\n\n$$ \\frac{1} $$", "refuses .*frobnicate.*Missing argument"),
+    ("source", "$$ x $$\n\n$$ \\frac{1}{ $$", "left in the text"),
+    ("nothing", "no formula at all", "no formula is typeset"),
+], ids=["refused", "source", "nothing"])
+def test_a_formula_that_does_not_render_is_reported(lab, name, formulas, message):
+    lab.write(f"{name}.ipynb", [("markdown", formulas), ("code", "1")])
+    with lab.open(f"{name}.ipynb") as page, pytest.raises(AssertionError, match=message):
+        page.check_math(timeout=3)

@@ -1,0 +1,329 @@
+"""Every figure draws without a warning, says what it shows, and shows the right numbers."""
+
+import io
+import math
+import subprocess
+import sys
+from itertools import combinations
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+matplotlib.use("Agg")
+import IPython.display
+import matplotlib.pyplot as plt
+from matplotlib.colors import to_hex
+from matplotlib.patches import FancyArrowPatch
+
+from backprop_lib import plotting
+from backprop_lib.train import History
+
+MAZUR = {"W1": [[0.15, 0.20], [0.25, 0.30]], "b1": [0.35, 0.35], "W2": [[0.40, 0.45], [0.50, 0.55]],
+         "b2": [0.60, 0.60], "x": [0.05, 0.10], "t": [0.01, 0.99]}
+# every number another one, so that a number in the picture says which quantity it belongs to
+MIXED = {"W1": [[-1.13, 0.27], [0.86, 2.41]], "b1": [0.39, -0.57], "W2": [[1.46, -0.73], [-0.22, 0.68]],
+         "b2": [-0.61, 0.94], "x": [0.53, -1.17], "t": [0.25, 0.79]}
+LARGEST = {"W1": [[-2.985, -2.985]] * 2, "b1": [-2.985, -2.985], "W2": [[-2.985, -2.985]] * 2,
+           "b2": [-2.985, -2.985], "x": [-0.1234, -0.5678], "t": [0.01, 0.99]}
+SATURATED = {**LARGEST, "b1": [-12.345, -2.985], "x": [0.1234, 0.5678]}
+HISTORY = History([2.3, 0.9, 0.4, 0.31], [0.1, 0.6, 0.8, 0.9], [2.2, 1.0, 0.5, 0.45], [0.2, 0.5, 0.7, 0.85])
+ACTIVATION = np.linspace(-4, 4, 81)
+
+
+@pytest.fixture(autouse=True)
+def course_style():
+    """The style for one test; no figure is left open."""
+    with plt.rc_context():
+        plotting.style()
+        yield
+    plt.close("all")
+
+
+def sigmoid(z):
+    return 1 / (1 + math.exp(-z))
+
+
+def loss_from_hidden(h, W2, b2, t):
+    """The loss written out for two units, number by number, with nothing from the library."""
+    y0 = sigmoid(W2[0][0] * h[0] + W2[0][1] * h[1] + b2[0])
+    y1 = sigmoid(W2[1][0] * h[0] + W2[1][1] * h[1] + b2[1])
+    return ((y0 - t[0])**2 + (y1 - t[1])**2) / 2
+
+
+def hidden(x, W1, b1):
+    return [sigmoid(W1[k][0] * x[0] + W1[k][1] * x[1] + b1[k]) for k in range(2)]
+
+
+def loss_of(W1, b1, W2, b2, x, t):
+    return loss_from_hidden(hidden(x, W1, b1), W2, b2, t)
+
+
+def central_differences(function, array, eps=1e-5):
+    array = np.array(array, dtype=float)
+    gradient = np.zeros_like(array)
+    for index in np.ndindex(array.shape):
+        up, down = array.copy(), array.copy()
+        up[index] += eps
+        down[index] -= eps
+        gradient[index] = (function(up) - function(down)) / (2 * eps)
+    return gradient
+
+
+def expected_pairs(net):
+    """(forward value, gradient) of everything the picture shows."""
+    pairs = [(loss_of(**net), 1.0)]
+    for name in ("W1", "b1", "W2", "b2", "x"):
+        gradient = central_differences(lambda array, name=name: loss_of(**{**net, name: array}), net[name])
+        pairs += zip(np.ravel(net[name]), gradient.ravel())
+    h = hidden(net["x"], net["W1"], net["b1"])
+    pairs += zip(h, central_differences(lambda h: loss_from_hidden(h, net["W2"], net["b2"], net["t"]), h))
+    y = [sigmoid(net["W2"][k][0] * h[0] + net["W2"][k][1] * h[1] + net["b2"][k]) for k in range(2)]
+    return pairs + [(y[k], y[k] - net["t"][k]) for k in range(2)]
+
+
+def written(ax, role):
+    """The numbers in a role's colour with their places."""
+    texts = [text for text in ax.texts if text.get_color() == role["color"]]
+    numbers = {text.get_position(): text.get_text().removeprefix("b ").replace("\N{MINUS SIGN}", "-") for text in texts}
+    return [(float(number), np.array(place)) for place, number in numbers.items() if number[-1].isdigit()]
+
+
+# ------------------------------------------------------------------------------------------------ the network
+
+@pytest.mark.parametrize("net", [MIXED, {**MIXED, "x": [1.71, 0.07]}], ids=["mixed", "other x"])
+def test_every_number_on_the_network_stands_beside_its_gradient(net):
+    ax = plotting.draw_network(**net)
+    values, gradients = written(ax, plotting.FORWARD), written(ax, plotting.GRADIENT)
+    pairs = expected_pairs(net)
+    assert len(values) == len(gradients) == len(pairs) == 19
+    for value, gradient in pairs:
+        matches = [place for number, place in values if abs(number - value) <= 5e-4 * abs(value)]
+        assert len(matches) == 1, value
+        nearest = min(gradients, key=lambda item: np.linalg.norm(item[1] - matches[0]))[0]
+        assert abs(nearest - gradient) <= 5.1e-3 * abs(gradient), (value, gradient, nearest)
+
+
+def test_mazurs_numbers():
+    values, gradients = plotting.network_pass(**MAZUR)
+    np.testing.assert_allclose(values["loss"], 0.298371109, atol=5e-10)
+    np.testing.assert_allclose(values["y"], [[0.75136507, 0.772928465]], atol=5e-9)
+    np.testing.assert_allclose(gradients["W2"][0, 0], 0.082167041, atol=5e-10)
+    np.testing.assert_allclose(gradients["W1"][0, 0], 0.000438568, atol=5e-10)
+
+
+@pytest.mark.parametrize("net", [MAZUR, MIXED, LARGEST, SATURATED], ids=["Mazur", "mixed", "largest", "saturated"])
+def test_no_text_on_the_network_covers_another_or_leaves_the_figure(net):
+    ax = plotting.draw_network(**net)
+    ax.figure.canvas.draw()
+    texts = [text for text in [*ax.texts, ax.title, ax._left_title] if text.get_text()]
+    boxes = [(text.get_text(), (text.get_bbox_patch() or text).get_window_extent()) for text in texts]
+    for (a, box_a), (b, box_b) in combinations(boxes, 2):
+        assert not box_a.overlaps(box_b), (a, b)
+    for text, box in boxes:
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= ax.figure.bbox.x1 and box.y1 <= ax.figure.bbox.y1, text
+
+
+def test_edges_are_as_wide_as_their_weight_and_gradient_and_differ_without_colour():
+    def widths(net, role):
+        arrows = [a for a in plotting.draw_network(**net).get_children() if isinstance(a, FancyArrowPatch)]
+        return [a.get_linewidth() for a in arrows if a.get_linestyle() == role["linestyle"]
+                and to_hex(a.get_edgecolor()) == role["color"].lower()]
+    forward, backward = widths(MAZUR, plotting.FORWARD), widths(MAZUR, plotting.GRADIENT)
+    assert len(forward) == 14 and len(backward) == 10 and len(widths(MAZUR, plotting.REFERENCE)) == 2
+    heavy = {**MAZUR, "W2": [[0.40, 0.45], [0.50, 0.95]]}
+    assert sum(a != b for a, b in zip(forward, widths(heavy, plotting.FORWARD))) == 1
+    assert sum(a != b for a, b in zip(backward, widths(heavy, plotting.GRADIENT))) == 7   # into y1, and below
+
+
+def test_network_title_states_the_loss_or_what_the_caller_says():
+    assert plotting.draw_network(**MAZUR).get_title(loc="left").startswith("Loss 0.2984")
+    figure, ax = plt.subplots()
+    assert plotting.draw_network(**MAZUR, ax=ax, title="A message") is ax
+    assert ax.get_title(loc="left") == "A message"
+
+
+def test_network_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r"draw_network: .*\(2, 3\)"):
+        plotting.draw_network(**{**MAZUR, "W1": [[1.0, 2.0, 3.0]] * 2, "x": [1.0, 2.0, 3.0]})
+    assert plt.get_fignums() == []
+
+
+def test_tiny_gradients_keep_their_digits():
+    assert plotting._gradient_number(-0.000012345) == "\N{MINUS SIGN}1.23e\N{MINUS SIGN}5"
+    assert plotting._gradient_number(0.0) == "0" and plotting._gradient_number(0.00012345) == "0.000123"
+    assert plotting._gradient_number(1.5e-12) == "1.5e\N{MINUS SIGN}12"
+
+
+# ------------------------------------------------------------------------------------------------ curves and images
+
+def test_curves_are_named_at_their_ends_in_the_colour_of_their_role():
+    ax = plotting.plot_curves(ACTIVATION, np.tanh(ACTIVATION), 1 - np.tanh(ACTIVATION)**2, "tanh saturates",
+                              labels=("tanh(z)", "its slope"))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("z", "tanh(z) and its slope")
+    assert ax.get_title(loc="left") == "tanh saturates"
+    assert {t.get_text(): t.get_color() for t in ax.texts} == {"tanh(z)": "#0072B2", "its slope": "#D55E00"}
+    assert [line.get_linestyle() for line in ax.lines] == ["-", "--"]
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1, 1e3])
+@pytest.mark.parametrize("ends", [(1.0, 1.0), (1.0, 0.99), (1.0, 0.9), (0.9, 1.0), (1.0, 0.0)])
+def test_names_at_the_ends_do_not_cover_each_other(scale, ends):
+    first, second = (scale * np.array([0.0, end]) for end in ends)
+    ax = plotting.plot_curves([0, 1], first, second, "two lines")
+    ax.figure.canvas.draw()
+    a, b = (text.get_window_extent() for text in sorted(ax.texts, key=lambda text: text.get_text(), reverse=True))
+    assert a.y0 >= b.y1 - 0.01 if ends[0] > ends[1] else (b.y0 >= a.y1 - 0.01 or a.y0 >= b.y1 - 0.01)
+    assert max(a.x1, b.x1) <= ax.figure.bbox.x1
+
+
+def test_history_has_a_panel_for_loss_and_one_for_accuracy():
+    loss, accuracy = plotting.plot_history(HISTORY)
+    assert (loss.get_xlabel(), loss.get_ylabel(), loss.get_yscale()) == ("epoch", "loss", "log")
+    assert (accuracy.get_xlabel(), accuracy.get_ylabel(), accuracy.get_yscale()) == ("epoch", "accuracy", "linear")
+    assert loss.get_title(loc="left") == "Validation loss ends at 0.45"
+    assert accuracy.get_title(loc="left") == "Validation accuracy ends at 0.85"
+    for ax, lists in ((loss, (HISTORY.loss, HISTORY.validation_loss)),
+                      (accuracy, (HISTORY.accuracy, HISTORY.validation_accuracy))):
+        assert [text.get_text() for text in ax.texts] and {t.get_text() for t in ax.texts} == {"training", "validation"}
+        for line, values in zip(ax.lines, lists):
+            np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3, 4])
+            np.testing.assert_array_equal(line.get_ydata(), values)
+        assert [line.get_linestyle() for line in ax.lines] == ["-", "-."]
+    loss.figure.canvas.draw()
+
+
+@pytest.mark.parametrize("history, names, title", [
+    (History([2.0, 1.0, 0.5], [0.1, 0.2, 0.3], [], []), ["loss", "accuracy"], "Training loss ends at 0.5"),
+    (History([2.0, 1.0], [None, None], [], []), ["loss"], "Training loss ends at 1"),
+    (History([2.0], [None], [3.0], [None]), ["loss"], "Validation loss ends at 3"),
+])
+def test_history_leaves_out_what_was_not_measured(history, names, title):
+    axes = plotting.plot_history(history)
+    assert [ax.get_ylabel() for ax in axes] == names and axes[0].get_title(loc="left") == title
+    axes[0].figure.canvas.draw()
+    figure, given = plt.subplots(1, 2)
+    assert plotting.plot_history(history, given)[0] is given[0]
+
+
+def test_empty_history_is_refused():
+    with pytest.raises(ValueError, match="no loss and no accuracy"):
+        plotting.plot_history(History([], [], [], []))
+
+
+def test_images_share_a_grey_scale_and_carry_their_captions():
+    images = np.zeros((5, 8, 7))
+    images[1], images[4, 2, 3] = 4, 16
+    axes = plotting.show_images(images, [f"7 read as {n}" for n in range(5)], columns=3, message="Five errors")
+    assert len(axes) == 6 and [ax.get_title() for ax in axes] == [f"7 read as {n}" for n in range(5)] + [""]
+    assert {ax.images[0].get_clim() for ax in axes[:5]} == {(0, 16)} and len(axes[5].images) == 0
+    assert axes[0].figure.get_suptitle() == "Five errors"
+    np.testing.assert_array_equal(axes[4].images[0].get_array(), images[4])
+    axes[0].figure.canvas.draw()
+    assert len(plotting.show_images(images[:2])) == 2
+
+
+@pytest.mark.parametrize("images", [np.zeros((0, 8, 8)), np.zeros((8, 8))])
+def test_what_is_not_a_stack_of_images_is_refused(images):
+    with pytest.raises(ValueError, match="show_images: the images must have shape"):
+        plotting.show_images(images)
+
+
+# ------------------------------------------------------------------------------------------------ graphs and matrices
+
+NODES = {"a": (0, 1, 2.0, 12.0), "b": (0, 0, 3.0, 8.0), "c": (1, 0.5, 6.0, 4.0)}
+EDGES = {("a", "c"): "times b", ("b", "c"): "times a"}
+
+
+def test_graph_shows_every_value_above_its_gradient():
+    ax = plotting.draw_graph(NODES, EDGES, "A product swaps its factors")
+    assert "A product swaps its factors" in (ax.get_title(loc="left"), ax.figure.get_suptitle())
+    values, gradients = written(ax, plotting.FORWARD), written(ax, plotting.GRADIENT)
+    assert len(values) == len(gradients) == 3
+    for _, _, value, gradient in NODES.values():
+        (x, y), = (place for number, place in values if number == value)
+        below = [number for number, place in gradients if place[0] == x and 0 < y - place[1] < 1]
+        assert below == [gradient]
+    assert {"times b", "times a"} <= {text.get_text() for text in ax.texts}
+    ax.figure.canvas.draw()
+
+
+def test_matrices_show_their_numbers_and_name_their_axes():
+    matrices = {"W": np.array([[1.0, -2.0, 0.0], [3.0, 4.0, -5.0]]), "dW": np.array([[6.0, 7.0]])}
+    axes = plotting.draw_matrices(matrices, "unit", "input", "Two matrices")
+    assert [ax.get_title(loc="left") for ax in axes] == ["W", "dW"]
+    assert {(ax.get_xlabel(), ax.get_ylabel()) for ax in axes} == {("input", "unit")}
+    assert axes[0].figure.get_suptitle() == "Two matrices"
+    for ax, matrix in zip(axes, matrices.values()):
+        shown = {text.get_position()[::-1]: float(text.get_text().replace("\N{MINUS SIGN}", "-")) for text in ax.texts}
+        assert shown == dict(np.ndenumerate(matrix))
+    axes[0].figure.canvas.draw()
+
+
+# ------------------------------------------------------------------------------------------------ style, size, import
+
+def test_colours_are_okabe_and_itos_and_no_role_stands_on_colour_alone():
+    roles = [plotting.FORWARD, plotting.GRADIENT, plotting.SECOND, plotting.REFERENCE]
+    assert [role["color"] for role in roles] == ["#0072B2", "#D55E00", "#56B4E9", "#000000"]
+    assert [role["linestyle"] for role in roles] == ["-", "--", "-.", ":"]
+    cycle = [(to_hex(style["color"]).upper(), style["linestyle"]) for style in plt.rcParams["axes.prop_cycle"]]
+    assert cycle == [(role["color"], role["linestyle"]) for role in roles]
+
+
+def test_style_is_white_open_and_laid_out():
+    rc = plt.rcParams
+    assert {to_hex(rc[f"{part}.facecolor"]) for part in ("figure", "axes", "savefig")} == {"#ffffff"}
+    assert not rc["axes.spines.top"] and not rc["axes.spines.right"] and rc["figure.constrained_layout.use"]
+    assert min(rc["font.size"], rc["axes.labelsize"], rc["xtick.labelsize"], rc["ytick.labelsize"]) >= 10
+
+
+DRAWINGS = {"network": lambda: plotting.draw_network(**MIXED), "history": lambda: plotting.plot_history(HISTORY),
+            "curves": lambda: plotting.plot_curves(ACTIVATION, np.sin(ACTIVATION), np.cos(ACTIVATION), "waves"),
+            "graph": lambda: plotting.draw_graph(NODES, EDGES, "A product swaps its factors"),
+            "matrices": lambda: plotting.draw_matrices({"W": np.eye(5, 7)}, "unit", "input", "The identity"),
+            "images": lambda: plotting.show_images(np.random.default_rng(1).random((16, 8, 8)), range(16))}
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_show_gives_a_small_picture_with_alternative_text_and_closes_the_figure(name, monkeypatch):
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda data, **kwargs: shown.append((data, kwargs)))
+    DRAWINGS[name]()
+    canvas = plt.gcf().canvas
+    plotting.show("one sentence about the picture")
+    (data, kwargs), = shown
+    assert data["text/plain"] == kwargs["metadata"]["image/png"]["alt"] == "one sentence about the picture"
+    assert kwargs["raw"] is True and len(data["image/png"]) <= 60_000
+    drawn = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
+    assert abs(pixels(data["image/png"]) - drawn).max() <= 8
+    assert plt.get_fignums() == []
+
+
+def pixels(png):
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+WITHOUT_LAB = """import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("matplotlib", "ipywidgets", "PIL"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+from backprop_lib import plotting, widgets
+"""
+
+
+@pytest.mark.parametrize("call", ["plotting.style()", "plotting.plot_curves([0], [0], [0], '')",
+                                  "plotting.show('text')", "widgets.network_widget()"])
+def test_without_the_lab_extra_one_line_says_what_to_install(call):
+    run = subprocess.run([sys.executable, "-W", "error", "-c", WITHOUT_LAB + call], capture_output=True, text=True)
+    assert run.returncode == 1 and run.stderr.count("Traceback") == 1
+    package = "ipywidgets" if "widget" in call else "matplotlib"
+    assert run.stderr.splitlines()[-1] == f'ImportError: this needs {package}: pip install "backprop-notebooks[lab]"'
+
+
+def test_a_broken_module_is_not_taken_for_a_missing_one(monkeypatch):
+    monkeypatch.setattr(plotting.importlib, "import_module", lambda name: __import__("surely_not_installed"))
+    with pytest.raises(ModuleNotFoundError, match="surely_not_installed"):
+        plotting.lab_module("matplotlib.pyplot")
