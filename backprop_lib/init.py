@@ -1,0 +1,151 @@
+"""Starting values for weights, drawn from a `numpy.random.Generator` that the caller passes.
+
+Numbers are drawn in float64 and then rounded to `dtype`, so one seed gives the same start in both widths. Shapes are
+PyTorch's: (out, in) for a linear layer, (F, C, R, S) for a convolution (with groups, C counts the channels that one
+filter sees). The checks of arguments that nn, optim, train and data share stand at the end.
+"""
+
+import math
+import numbers
+
+import numpy as np
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def fans(shape):
+    """How many inputs one output reads, and how many outputs one input feeds: (fan_in, fan_out).
+
+    (out, in) gives (in, out); (F, C, R, S) gives (C R S, F R S).
+    Raises ValueError if the shape has fewer than two axes or an empty one.
+    """
+    shape = require_shape("fans", shape)
+    if len(shape) < 2 or 0 in shape:
+        raise ValueError(f"fans: shape must be (out, in) or (F, C, R, S) with every size at least 1, got {shape}")
+    receptive = math.prod(shape[2:])
+    return shape[1] * receptive, shape[0] * receptive
+
+
+def uniform(rng, shape, bound, dtype=np.float64):
+    """Uniform on [-bound, bound]: variance bound**2 / 3."""
+    require_generator("uniform", rng)
+    bound = require_number("uniform", "bound", bound, ">= 0", lambda value: value >= 0)
+    return rng.uniform(-bound, bound, require_shape("uniform", shape)).astype(require_dtype("uniform", dtype))
+
+
+def normal(rng, shape, std, dtype=np.float64):
+    """Normal with mean 0: variance std**2."""
+    require_generator("normal", rng)
+    std = require_number("normal", "std", std, ">= 0", lambda value: value >= 0)
+    return (std * rng.standard_normal(require_shape("normal", shape))).astype(require_dtype("normal", dtype))
+
+
+def fan_in_uniform(rng, shape, fan_in=None, dtype=np.float64):
+    """Uniform on +-1/sqrt(fan_in), the default of PyTorch's Linear: variance 1 / (3 fan_in).
+
+    fan_in is read off the shape of a weight; a bias has none of its own, so pass the one of its weight.
+    Source: LeCun, Bottou, Orr and Mueller 1998, "Efficient BackProp", section 4.6 (which asks for variance 1/fan_in).
+    """
+    fan_in = fans(shape)[0] if fan_in is None else require_size("fan_in_uniform", "fan_in", fan_in)
+    return uniform(rng, shape, 1 / math.sqrt(fan_in), dtype)
+
+
+def xavier_uniform(rng, shape, gain=1.0, dtype=np.float64):
+    """Uniform on +-gain sqrt(6 / (fan_in + fan_out)): variance 2 gain**2 / (fan_in + fan_out).
+
+    Source: Glorot and Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks",
+    equation 16.
+    """
+    return uniform(rng, shape, require_gain("xavier_uniform", gain) * math.sqrt(6 / sum(fans(shape))), dtype)
+
+
+def xavier_normal(rng, shape, gain=1.0, dtype=np.float64):
+    """Normal with variance 2 gain**2 / (fan_in + fan_out).
+
+    Source: Glorot and Bengio 2010, equation 12.
+    """
+    return normal(rng, shape, require_gain("xavier_normal", gain) * math.sqrt(2 / sum(fans(shape))), dtype)
+
+
+def he_uniform(rng, shape, dtype=np.float64):
+    """Uniform on +-sqrt(6 / fan_in): variance 2 / fan_in, which keeps the mean square through ReLU layers.
+
+    Source: He, Zhang, Ren and Sun 2015, "Delving deep into rectifiers", section 2.2 (the variance).
+    """
+    return uniform(rng, shape, math.sqrt(6 / fans(shape)[0]), dtype)
+
+
+def he_normal(rng, shape, dtype=np.float64):
+    """Normal with variance 2 / fan_in.
+
+    Source: He, Zhang, Ren and Sun 2015, equation 10.
+    """
+    return normal(rng, shape, math.sqrt(2 / fans(shape)[0]), dtype)
+
+
+def orthogonal(rng, shape, gain=1.0, dtype=np.float64):
+    """gain times a random matrix with orthonormal rows or columns, whichever are fewer: variance gain**2 / max(sizes).
+
+    More than two axes are read as a matrix (out, all the others), as in PyTorch. Every such matrix is equally likely:
+    the signs of R make the QR factorisation unique (Mezzadri 2007, "How to generate random matrices from the
+    classical compact groups").
+    Source: Saxe, McClelland and Ganguli 2014, "Exact solutions to the nonlinear dynamics of learning".
+    """
+    require_generator("orthogonal", rng)
+    fans(shape)                                 # refuses a shape that is no weight
+    rows, columns = shape[0], math.prod(shape[1:])
+    q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
+    q = q * np.sign(np.diag(r))
+    matrix = q if rows >= columns else q.T
+    gained = require_gain("orthogonal", gain) * matrix
+    return gained.reshape(shape).astype(require_dtype("orthogonal", dtype), order="C")
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+def require_generator(owner, rng):
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"{owner}: rng must be a numpy.random.Generator, such as np.random.default_rng(0), "
+                        f"got {type(rng).__name__}")
+
+
+def require_dtype(owner, dtype):
+    """The two widths of this library; returns the NumPy dtype."""
+    try:
+        known = dtype if dtype is None else np.dtype(dtype)
+    except TypeError:
+        known = dtype
+    if known is None or known not in FLOATS:
+        raise TypeError(f"{owner}: dtype must be np.float32 or np.float64, got {known}")
+    return known
+
+
+def require_number(owner, name, value, condition="", holds=lambda value: True):
+    """A finite real number that meets the condition; returns it as a Python float, which never widens an array."""
+    expected = f"a finite number {condition}".rstrip()
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{owner}: {name} must be {expected}, got {type(value).__name__}")
+    if not (math.isfinite(value) and holds(value)):
+        raise ValueError(f"{owner}: {name} must be {expected}, got {value}")
+    return float(value)
+
+
+def require_gain(owner, gain):
+    return require_number(owner, "gain", gain, "> 0", lambda value: value > 0)
+
+
+def require_size(owner, name, value):
+    """A whole number of at least 1, as a Python int."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"{owner}: {name} must be a whole number of at least 1, got {value!r}")
+    return int(value)
+
+
+def require_shape(owner, shape):
+    """A tuple of whole numbers >= 0."""
+    if not isinstance(shape, (tuple, list)) or not all(
+            isinstance(size, numbers.Integral) and not isinstance(size, bool) for size in shape):
+        raise TypeError(f"{owner}: shape must be a tuple of whole numbers, got {shape!r}")
+    if any(size < 0 for size in shape):
+        raise ValueError(f"{owner}: shape must have no negative size, got {tuple(shape)}")
+    return tuple(int(size) for size in shape)

@@ -1,0 +1,545 @@
+"""Layers and losses as objects: they remember, the functions of `backprop_lib.mlp` do the arithmetic.
+
+    model = MLP([64, 32, 10], rng=np.random.default_rng(0))
+    loss = CrossEntropyLoss()
+    value = loss.forward(model.forward(x), t)
+    dx = model.backward(loss.backward())        # model.grads now holds dL/d(each of model.params), by the same name
+
+Widths. A layer with parameters has a dtype, and its inputs and cotangents are NumPy arrays of exactly that dtype. A
+layer without parameters takes float32 or float64 and keeps the width; the cotangent has the dtype of the output.
+Integers, other widths, lists, matrices and masked arrays are refused with a TypeError that says what to write.
+
+What is kept. `forward` keeps references, not copies: to its input, its output and the parameter arrays. Change none of
+them in place between a forward and its backward (an optimiser steps after backward). Arrays that are only read, such
+as read-only and strided ones, are fine. `backward` replaces `grads`; PyTorch adds to them. A call that raises leaves
+parameters, gradients and what the last forward kept as they were; numbers already drawn from a generator are spent.
+
+Replacing `layer.params["weight"]` takes effect in the next forward. Optimisers change the arrays themselves.
+"""
+
+import os
+import uuid
+import zipfile
+from collections.abc import Mapping, MutableMapping
+from typing import NamedTuple
+
+import numpy as np
+
+from . import init, mlp
+from .checks import require_fraction, require_labels, require_same_shape
+from .init import FLOATS, require_dtype, require_generator, require_number, require_size
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+class CheckpointError(ValueError):
+    """A file does not hold the parameters of this object: it cannot be read, or names, shapes or values differ."""
+
+
+def require_float(owner, name, x, dtype=None):
+    """The rule of widths: a plain NumPy array of this dtype, or of either float width if none is given."""
+    plain = type(x) in (np.ndarray, np.memmap)
+    if plain and x.dtype in (FLOATS if dtype is None else (dtype,)):
+        return
+    expected, wanted = ("float32 or float64", "np.float64") if dtype is None else (dtype, f"np.{dtype}")
+    got, write = ((x.dtype, f"{name}.astype({wanted})") if plain else
+                  (type(x).__name__, f"np.asarray({name}, dtype={wanted})"))
+    raise TypeError(f"{owner}: {name} must be a NumPy array of {expected}, got {got}; write {write}")
+
+
+def require_state(owner, what, state, expected, finite=True):
+    """Names, shapes, dtype and finiteness of all parameters, against {name: (shape, dtype)}."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"{owner}: {what} must be a mapping from names to arrays, got {type(state).__name__}")
+    if set(state) != set(expected):
+        missing = sorted(set(expected) - set(state))
+        unexpected = sorted(map(str, set(state) - set(expected)))
+        raise ValueError(f"{owner}: {what} must have the names {list(expected)}, got {list(state)}: "
+                         f"missing {missing}, unexpected {unexpected}")
+    for name, (shape, dtype) in expected.items():
+        value, label = state[name], f"{what}[{name!r}]"
+        require_float(owner, label, value, dtype)
+        if value.shape != shape:
+            raise ValueError(f"{owner}: {label} must have shape {shape}, got {value.shape}")
+        if finite and not np.isfinite(value).all():
+            bad = value[~np.isfinite(value)]
+            raise ValueError(f"{owner}: {label} must be finite, got {bad[0]} in {bad.size} of {value.size} entries")
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+def read_checkpoint(path):
+    """The arrays of an .npz file, by name; whatever goes wrong is a CheckpointError, a missing file excepted."""
+    name = None
+    try:
+        with open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise CheckpointError("expected an .npz file, got another format or a file cut short")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                state = {}
+                for name in archive.files:
+                    state[name] = archive[name]
+                return state
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        where = f"{path}: " if name is None else f"{path}: expected a readable array {name!r}, got an error: "
+        raise CheckpointError(f"{where}{error or type(error).__name__}") from error
+
+
+def write_checkpoint(path, state):
+    """Write beside the file and rename, so an interrupted save leaves an older file whole."""
+    path = os.path.realpath(path)
+    unfinished = f"{path}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(unfinished, "xb") as file:
+            np.savez(file, **state)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        if os.path.exists(unfinished):
+            os.remove(unfinished)
+
+
+# ------------------------------------------------------------------------------------------------ the base class
+
+class Stateful:
+    """Parameters by name, to and from dicts and files. A subclass has `params` and `expected()`."""
+
+    @property
+    def name(self):
+        return type(self).__name__
+
+    def state_dict(self):
+        """Copies of all parameters, by name."""
+        return {name: p.copy() for name, p in self.params.items()}
+
+    def load_state_dict(self, state):
+        """Take copies of the arrays in `state`; from PyTorch, {name: p.numpy() for name, p in m.state_dict().items()}.
+
+        Raises TypeError or ValueError, with nothing assigned, if names, shapes or dtypes differ or a value is not
+        finite.
+        """
+        require_state(self.name, "state", state, self.expected())
+        self.params.update({name: np.array(state[name], order="C") for name in self.expected()})
+
+    def save(self, path):
+        """Write the parameters to an .npz file at exactly this path; an older file stays whole until the end.
+
+        Raises TypeError or ValueError, with nothing written, for parameters that `load` would refuse.
+        """
+        require_state(self.name, "params", self.params, self.expected())
+        write_checkpoint(path, dict(self.params))
+
+    def load(self, path):
+        """Read the parameters back from a file written by `save`.
+
+        Raises FileNotFoundError if there is no file, and CheckpointError, with nothing assigned, for everything else.
+        """
+        state = read_checkpoint(path)
+        try:
+            self.load_state_dict(state)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: {error}") from error
+
+
+class Memory(NamedTuple):
+    """What one forward leaves for its backward."""
+    cache: tuple
+    shape: tuple
+    dtype: np.dtype
+
+
+class Layer(Stateful):
+    """A pair of functions with its parameters, their gradients and the cache of the last forward.
+
+    `params` and `grads` are dicts keyed by PyTorch's names; `training` is switched by `train()` and `eval()`. A
+    subclass writes `compute` and `compute_gradients`, which store nothing; that is why a failed call changes nothing.
+    """
+
+    layers = ()
+
+    def __init__(self, params=None, dtype=None):
+        self.params = dict(params or {})
+        self.shapes = {name: p.shape for name, p in self.params.items()}
+        self.grads = {}
+        self.dtype = dtype
+        self.training = True
+        self.memory = None
+
+    def forward(self, x):
+        """The output for x. Raises TypeError for a wrong dtype, ValueError for a wrong shape."""
+        y, memory = self.run(x)
+        self.remember(memory)
+        return y
+
+    def backward(self, dy):
+        """The gradient of the input, given that of the last output; replaces `grads`.
+
+        Raises RuntimeError before the first forward, TypeError or ValueError if dy does not fit the output.
+        """
+        if self.memory is None:
+            raise RuntimeError(f"{self.name}: backward needs a forward first")
+        dx, grads = self.run_back(dy, self.memory)
+        self.keep(grads)
+        return dx
+
+    def run(self, x):
+        """What `forward` computes, with nothing stored: the output and its Memory."""
+        self.check(x)
+        y, cache = self.compute(x)
+        return y, Memory(cache, y.shape, y.dtype)
+
+    def run_back(self, dy, memory):
+        """What `backward` computes, with nothing stored: the gradients of the input and of the parameters."""
+        require_float(self.name, "dy", dy, memory.dtype)
+        if dy.shape != memory.shape:
+            raise ValueError(f"{self.name}: dy must have the shape {memory.shape} of the output, got {dy.shape}")
+        return self.compute_gradients(dy, memory.cache)
+
+    def check(self, x):
+        """Refuse what does not fit, before anything is computed."""
+        require_float(self.name, "x", x, self.dtype)
+        if x.ndim == 0:
+            raise ValueError(f"{self.name}: x must have at least one axis, the examples, got shape ()")
+        require_state(self.name, "params", self.params, self.expected(), finite=False)
+
+    def compute(self, x):
+        """The output and the cache, from the pair that the subclass stands for."""
+        raise NotImplementedError(f"{self.name}: compute(x) must return (y, cache)")
+
+    def compute_gradients(self, dy, cache):
+        """The gradient of the input, and a dict of those of the parameters."""
+        raise NotImplementedError(f"{self.name}: compute_gradients(dy, cache) must return (dx, grads)")
+
+    def remember(self, memory):
+        """Store what a forward leaves, now that it has succeeded."""
+        self.memory = memory
+
+    def keep(self, grads):
+        """Store the gradients of a backward, now that it has succeeded."""
+        self.grads = grads
+
+    def expected(self):
+        """Shape and dtype of every parameter, by name."""
+        return {name: (shape, self.dtype) for name, shape in self.shapes.items()}
+
+    def modules(self):
+        """This layer and all inside it."""
+        yield self
+        for layer in self.layers:
+            yield from layer.modules()
+
+    def train(self, mode=True):
+        """Switch this layer and all inside it to training; returns the layer."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self):
+        """Switch to evaluation, where Dropout lets everything through; returns the layer."""
+        return self.train(False)
+
+
+# ------------------------------------------------------------------------------------------------ linear
+
+class Linear(Layer):
+    """z = x W^T + b, with parameters "weight" (out_features, in_features) and "bias" (out_features).
+
+    Shapes: x (N, D) -> z (N, H)
+
+    Both start uniform on +-1/sqrt(in_features), as in PyTorch.
+    """
+
+    def __init__(self, in_features, out_features, bias=True, *, rng, dtype=np.float64):
+        D = self.in_features = require_size("Linear", "in_features", in_features)
+        H = self.out_features = require_size("Linear", "out_features", out_features)
+        require_generator("Linear", rng)
+        dtype = require_dtype("Linear", dtype)
+        params = {"weight": init.fan_in_uniform(rng, (H, D), dtype=dtype)}
+        if bias:
+            params["bias"] = init.fan_in_uniform(rng, (H,), fan_in=D, dtype=dtype)
+        super().__init__(params, dtype)
+
+    def check(self, x):
+        super().check(x)
+        if x.ndim != 2 or x.shape[1] != self.in_features:
+            raise ValueError(f"{self.name}: x must have shape (N, {self.in_features}), got {x.shape}")
+
+    def compute(self, x):
+        b = self.params.get("bias", np.zeros(self.out_features, self.dtype))
+        return mlp.linear_forward(x, self.params["weight"], b)
+
+    def compute_gradients(self, dy, cache):
+        dx, dW, db = mlp.linear_backward(dy, cache)
+        grads = {"weight": dW, "bias": db}
+        return dx, {name: grads[name] for name in self.shapes}
+
+
+# ------------------------------------------------------------------------------------------------ activations
+
+class Activation(Layer):
+    """A function without parameters, of an array of any shape; a subclass names its pair."""
+
+    pair = None
+    arguments = ()
+
+    def compute(self, x):
+        forward, _ = self.pair
+        return forward(x, *self.arguments)
+
+    def compute_gradients(self, dy, cache):
+        _, backward = self.pair
+        return backward(dy, cache), {}
+
+
+class Sigmoid(Activation):
+    """1 / (1 + exp(-z))."""
+    pair = mlp.sigmoid_forward, mlp.sigmoid_backward
+
+
+class Tanh(Activation):
+    """Hyperbolic tangent."""
+    pair = mlp.tanh_forward, mlp.tanh_backward
+
+
+class ReLU(Activation):
+    """max(0, z), with derivative 0 at 0."""
+    pair = mlp.relu_forward, mlp.relu_backward
+
+
+class LeakyReLU(Activation):
+    """z where z > 0, negative_slope z elsewhere."""
+    pair = mlp.leaky_relu_forward, mlp.leaky_relu_backward
+
+    def __init__(self, negative_slope=0.01):
+        super().__init__()
+        self.arguments = (require_number("LeakyReLU", "negative_slope", negative_slope),)
+
+
+class Softplus(Activation):
+    """log(1 + exp(z))."""
+    pair = mlp.softplus_forward, mlp.softplus_backward
+
+
+class Identity(Activation):
+    """The input itself, not a copy."""
+    pair = mlp.identity_forward, mlp.identity_backward
+
+
+class Softmax(Activation):
+    """Probabilities over the last axis."""
+    pair = mlp.softmax_forward, mlp.softmax_backward
+
+    def check(self, x):
+        super().check(x)
+        if x.shape[-1] == 0:
+            raise ValueError(f"Softmax: x must have at least one class on its last axis, got shape {x.shape}")
+
+
+class Dropout(Layer):
+    """In training, zero each entry with probability p and divide the rest by 1 - p; in evaluation, the identity.
+
+    Raises ValueError unless 0 <= p < 1 (PyTorch allows p = 1, which keeps nothing).
+    Source: Srivastava et al. 2014, "Dropout", in the inverted form of section 10.
+    """
+
+    def __init__(self, p=0.5, *, rng):
+        require_generator("Dropout", rng)
+        self.p = require_number("Dropout", "p", p, "in [0, 1)", lambda value: 0 <= value < 1)
+        self.rng = rng
+        super().__init__()
+
+    def compute(self, x):
+        if not self.training:
+            return mlp.identity_forward(x)
+        mask = (self.rng.random(x.shape) >= self.p).astype(x.dtype)
+        return mlp.dropout_forward(x, mask, self.p)
+
+    def compute_gradients(self, dy, cache):
+        masked = isinstance(cache, mlp.DropoutCache)
+        return (mlp.dropout_backward if masked else mlp.identity_backward)(dy, cache), {}
+
+
+# ------------------------------------------------------------------------------------------------ several layers
+
+class FlatView(MutableMapping):
+    """The dicts of several layers as one: "0.weight" is "weight" of layer 0. What is assigned here arrives there."""
+
+    def __init__(self, layers, which):
+        self.dicts = {str(i): getattr(layer, which) for i, layer in enumerate(layers)}
+
+    def find(self, name):
+        index, _, key = str(name).partition(".")
+        if index not in self.dicts:
+            raise KeyError(name)
+        return self.dicts[index], key
+
+    def __getitem__(self, name):
+        values, key = self.find(name)
+        return values[key]
+
+    def __setitem__(self, name, value):
+        values, key = self.find(name)
+        values[key] = value
+
+    def __delitem__(self, name):
+        values, key = self.find(name)
+        del values[key]
+
+    def __iter__(self):
+        return (f"{index}.{key}" for index, values in self.dicts.items() for key in values)
+
+    def __len__(self):
+        return sum(map(len, self.dicts.values()))
+
+    def __repr__(self):
+        return repr(dict(self))
+
+
+class Sequential(Layer):
+    """Layers one after the other; `params` and `grads` are views of theirs under the names "0.weight", "0.bias", ...
+
+    `model[i]`, `len(model)` and `for layer in model` reach the layers.
+    Raises TypeError for what is not a Layer, ValueError for no layer, or one that appears twice (its gradients would
+    have to be added).
+    """
+
+    params = property(lambda self: FlatView(self.layers, "params"))
+    grads = property(lambda self: FlatView(self.layers, "grads"))
+
+    def __init__(self, *layers):
+        for i, layer in enumerate(layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(f"{self.name}: layer {i} must be a Layer, got {type(layer).__name__}")
+        inside = [id(module) for layer in layers for module in layer.modules()]
+        if not layers or len(set(inside)) < len(inside):
+            raise ValueError(f"{self.name}: expected one or more different layers, got "
+                             f"{[layer.name for layer in layers]}{' with one of them twice' if layers else ''}")
+        self.layers = layers
+        self.dtype = None
+        self.training = True
+        self.memory = None
+
+    def __len__(self):
+        return len(self.layers)
+
+    def __getitem__(self, index):
+        return self.layers[index]
+
+    def __iter__(self):
+        return iter(self.layers)
+
+    def check(self, x):
+        """Each layer checks its own input."""
+
+    def compute(self, x):
+        memories = []
+        for layer in self.layers:
+            x, memory = layer.run(x)
+            memories.append(memory)
+        return x, tuple(memories)
+
+    def compute_gradients(self, dy, cache):
+        grads = []
+        for layer, memory in zip(reversed(self.layers), reversed(cache)):
+            dy, of_layer = layer.run_back(dy, memory)
+            grads.append(of_layer)
+        return dy, tuple(reversed(grads))
+
+    def remember(self, memory):
+        super().remember(memory)
+        for layer, of_layer in zip(self.layers, memory.cache):
+            layer.remember(of_layer)
+
+    def keep(self, grads):
+        for layer, of_layer in zip(self.layers, grads):
+            layer.keep(of_layer)
+
+    def expected(self):
+        return {f"{i}.{name}": entry for i, layer in enumerate(self.layers) for name, entry in layer.expected().items()}
+
+
+ACTIVATIONS = {"identity": Identity, "leaky_relu": LeakyReLU, "relu": ReLU, "sigmoid": Sigmoid,
+               "softplus": Softplus, "tanh": Tanh}
+
+
+class MLP(Sequential):
+    """Linear layers of the given sizes with an activation between each two; the last Linear stands bare.
+
+    Shapes: x (N, D) -> z (N, K)
+
+    sizes       [D, H, ..., K], at least two; MLP([2, 3, 1], "tanh", rng=rng) is Linear, Tanh, Linear.
+    activation  a name in ACTIVATIONS.
+    """
+
+    def __init__(self, sizes, activation="relu", *, rng, dtype=np.float64):
+        if not isinstance(sizes, (list, tuple)) or len(sizes) < 2:
+            raise ValueError(f"MLP: sizes must be a list of at least two whole numbers, got {sizes!r}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"MLP: activation must be one of {sorted(ACTIVATIONS)}, got {activation!r}")
+        sizes = [require_size("MLP", f"sizes[{i}]", size) for i, size in enumerate(sizes)]
+        layers = []
+        for D, H in zip(sizes, sizes[1:]):
+            layers += [Linear(D, H, rng=rng, dtype=dtype), ACTIVATIONS[activation]()]
+        super().__init__(*layers[:-1])
+
+
+# ------------------------------------------------------------------------------------------------ losses
+
+class Loss:
+    """A scalar function of the output y and a target t; a subclass names its pair and checks the target."""
+
+    pair = None
+
+    def __init__(self):
+        self.memory = None
+
+    @property
+    def name(self):
+        return type(self).__name__
+
+    def forward(self, y, t):
+        """The loss, a mean. Raises TypeError, ValueError or IndexError if y and t do not fit each other."""
+        require_float(self.name, "y", y)
+        self.check(y, t)
+        forward, _ = self.pair
+        loss, cache = forward(y, t)
+        self.memory = cache
+        return loss
+
+    def backward(self, dloss=1.0):
+        """The gradient of y, times dloss. Raises RuntimeError before the first forward."""
+        if self.memory is None:
+            raise RuntimeError(f"{self.name}: backward needs a forward first")
+        _, backward = self.pair
+        return backward(require_number(self.name, "dloss", dloss), self.memory)
+
+    def check(self, y, t):
+        """Refuse a target that does not fit, before anything is computed."""
+        require_float(self.name, "t", t, y.dtype)
+        require_same_shape(self.name, y, t)
+
+
+class CrossEntropyLoss(Loss):
+    """Mean of -log softmax(y) at the target class: y are scores (N, K), t the classes (N), integers in 0..K-1."""
+    pair = mlp.softmax_cross_entropy_forward, mlp.softmax_cross_entropy_backward
+
+    def check(self, y, t):
+        require_labels(self.name, t, y.shape)
+
+
+class BCEWithLogitsLoss(Loss):
+    """Mean binary cross-entropy of sigmoid(y) against t, floats in [0, 1], over all entries."""
+    pair = mlp.sigmoid_bce_forward, mlp.sigmoid_bce_backward
+
+    def check(self, y, t):
+        super().check(y, t)
+        require_fraction(self.name, t)
+
+
+class MSELoss(Loss):
+    """Mean of (y - t)**2 over all entries."""
+    pair = mlp.mse_forward, mlp.mse_backward
