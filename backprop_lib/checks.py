@@ -2,14 +2,19 @@
 
 import functools
 import inspect
+import math
+import numbers
 
 import numpy as np
 
 from .shapes import parse_shapes
 
 
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
 def float_arrays(forward):
-    """Refuse integers and lists where the function's `Shapes:` line has an array of floats: a TypeError says what to do.
+    """Refuse integers and lists where the function's `Shapes:` line has an array of floats, with a TypeError.
 
     Integers would overflow, and small ones make float16 of a sigmoid. Numbers of shape () and arrays that the line
     declares as integers (`in a..b`) are not looked at.
@@ -23,8 +28,8 @@ def float_arrays(forward):
             x = args[position] if position < len(args) else kwargs.get(name)
             dtype = getattr(x, "dtype", None)
             if x is not None and (dtype is None or dtype.kind not in "fc"):
-                raise TypeError(f"{forward.__name__}: {name} must be an array of floats, got {dtype or type(x).__name__}; "
-                                f"write np.asarray({name}, dtype=float)")
+                raise TypeError(f"{forward.__name__}: {name} must be an array of floats, got "
+                                f"{dtype or type(x).__name__}; write np.asarray({name}, dtype=float)")
         return forward(*args, **kwargs)
     return checked
 
@@ -74,3 +79,58 @@ def require_2d(function, argument, shape, expected):
     if len(shape) != 2:
         raise ValueError(f"{function}: {argument} must have shape {expected}, got {tuple(shape)}")
     return shape
+
+
+def require_float(owner, name, x, dtype=None):
+    """The rule of widths: a plain NumPy array of this dtype, or of either float width if none is given."""
+    plain = type(x) in (np.ndarray, np.memmap)
+    if plain and x.dtype in (FLOATS if dtype is None else (dtype,)):
+        return
+    expected, wanted = ("float32 or float64", "np.float64") if dtype is None else (dtype, f"np.{dtype}")
+    got, write = ((x.dtype, f"{name}.astype({wanted})") if plain else
+                  (type(x).__name__, f"np.asarray({name}, dtype={wanted})"))
+    raise TypeError(f"{owner}: {name} must be a NumPy array of {expected}, got {got}; write {write}")
+
+
+def require_generator(owner, rng):
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"{owner}: rng must be a numpy.random.Generator, such as np.random.default_rng(0), "
+                        f"got {type(rng).__name__}")
+
+
+def require_dtype(owner, dtype):
+    """The two widths of this library; returns the NumPy dtype."""
+    try:
+        known = dtype if dtype is None else np.dtype(dtype)
+    except TypeError:
+        known = dtype
+    if known is None or known not in FLOATS:
+        raise TypeError(f"{owner}: dtype must be np.float32 or np.float64, got {known}")
+    return known
+
+
+def require_number(owner, name, value, condition="", holds=lambda value: True):
+    """A finite real number that meets the condition; returns it as a Python float, which never widens an array."""
+    expected = f"a finite number {condition}".rstrip()
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{owner}: {name} must be {expected}, got {type(value).__name__}")
+    if not (math.isfinite(value) and holds(value)):
+        raise ValueError(f"{owner}: {name} must be {expected}, got {value}")
+    return float(value)
+
+
+def require_size(owner, name, value):
+    """A whole number of at least 1, as a Python int."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"{owner}: {name} must be a whole number of at least 1, got {value!r}")
+    return int(value)
+
+
+def require_shape(owner, shape):
+    """A tuple of whole numbers >= 0."""
+    if not isinstance(shape, (tuple, list)) or not all(
+            isinstance(size, numbers.Integral) and not isinstance(size, bool) for size in shape):
+        raise TypeError(f"{owner}: shape must be a tuple of whole numbers, got {shape!r}")
+    if any(size < 0 for size in shape):
+        raise ValueError(f"{owner}: shape must have no negative size, got {tuple(shape)}")
+    return tuple(int(size) for size in shape)

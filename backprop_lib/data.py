@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .init import require_dtype, require_generator, require_number, require_size
+from .checks import require_dtype, require_generator, require_number, require_size
 
 
 # ------------------------------------------------------------------------------------------------ digits

@@ -2,15 +2,14 @@
 
 Numbers are drawn in float64 and then rounded to `dtype`, so one seed gives the same start in both widths. Shapes are
 PyTorch's: (out, in) for a linear layer, (F, C, R, S) for a convolution (with groups, C counts the channels that one
-filter sees). The checks of arguments that nn, optim, train and data share stand at the end.
+filter sees).
 """
 
 import math
-import numbers
 
 import numpy as np
 
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+from .checks import require_dtype, require_generator, require_number, require_shape, require_size
 
 
 def fans(shape):
@@ -101,51 +100,5 @@ def orthogonal(rng, shape, gain=1.0, dtype=np.float64):
     return gained.reshape(shape).astype(require_dtype("orthogonal", dtype), order="C")
 
 
-# ------------------------------------------------------------------------------------------------ what is refused
-
-def require_generator(owner, rng):
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"{owner}: rng must be a numpy.random.Generator, such as np.random.default_rng(0), "
-                        f"got {type(rng).__name__}")
-
-
-def require_dtype(owner, dtype):
-    """The two widths of this library; returns the NumPy dtype."""
-    try:
-        known = dtype if dtype is None else np.dtype(dtype)
-    except TypeError:
-        known = dtype
-    if known is None or known not in FLOATS:
-        raise TypeError(f"{owner}: dtype must be np.float32 or np.float64, got {known}")
-    return known
-
-
-def require_number(owner, name, value, condition="", holds=lambda value: True):
-    """A finite real number that meets the condition; returns it as a Python float, which never widens an array."""
-    expected = f"a finite number {condition}".rstrip()
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{owner}: {name} must be {expected}, got {type(value).__name__}")
-    if not (math.isfinite(value) and holds(value)):
-        raise ValueError(f"{owner}: {name} must be {expected}, got {value}")
-    return float(value)
-
-
 def require_gain(owner, gain):
     return require_number(owner, "gain", gain, "> 0", lambda value: value > 0)
-
-
-def require_size(owner, name, value):
-    """A whole number of at least 1, as a Python int."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{owner}: {name} must be a whole number of at least 1, got {value!r}")
-    return int(value)
-
-
-def require_shape(owner, shape):
-    """A tuple of whole numbers >= 0."""
-    if not isinstance(shape, (tuple, list)) or not all(
-            isinstance(size, numbers.Integral) and not isinstance(size, bool) for size in shape):
-        raise TypeError(f"{owner}: shape must be a tuple of whole numbers, got {shape!r}")
-    if any(size < 0 for size in shape):
-        raise ValueError(f"{owner}: shape must have no negative size, got {tuple(shape)}")
-    return tuple(int(size) for size in shape)

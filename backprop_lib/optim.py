@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from .init import require_number
+from .checks import require_number
 
 
 def clip_by_norm(grads, max_norm):
