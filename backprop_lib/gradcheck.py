@@ -18,8 +18,10 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
+from numpy.exceptions import ComplexWarning
 
 from .shapes import parse_shapes
+
 
 COMPLEX_STEP = 1e-30
 CENTRAL_STEP = 1e-5
@@ -149,7 +151,7 @@ def _complex_reference(forward, args, name, which, cotangents, rng):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", np.exceptions.ComplexWarning if hasattr(np, "exceptions")
-                                  else np.ComplexWarning)
+                                  else ComplexWarning)
             reference = complex_step(forward, args, which, cotangents)
     except (TypeError, Warning) as error:
         raise TypeError(f"check_gradients: forward cannot carry complex numbers in {name} ({error}); "
@@ -196,9 +198,7 @@ def check_gradients(forward, backward, *args, wrt=None, method="complex", limit=
             def derive(args, name=name, which=which):
                 return central_difference(forward, args, which, cotangents)
         reference = derive(args)
-        if np.shape(yours) != reference.shape:
-            raise GradientError(_shape_message(f"d{name}", np.shape(yours), reference.shape))
-        error = relative_error(yours, reference)
+        error = relative_error(yours, reference) if np.shape(yours) == reference.shape else np.inf
         if error > limit and _is_rounding(yours, reference, derive, args, which, resolution):
             error = 0.0
         gradients.append(Gradient(f"d{name}", np.asarray(yours), reference, error))
@@ -208,14 +208,21 @@ def check_gradients(forward, backward, *args, wrt=None, method="complex", limit=
 
 
 def _returned(backward, cotangents, cache, checked):
-    """What backward returns, as many arrays as there are arguments to check. It gets copies, in case it works in place."""
+    """What backward returns: an array for each argument to check. It is given copies, in case it works in place."""
     if not checked:
         raise ValueError("check_gradients: no argument is a float array, so there is nothing to differentiate")
     returned = backward(*[w.copy() if w.ndim else float(w) for w in map(np.asarray, cotangents)], cache)
+    names = ", ".join(f"d{name}" for name, _ in checked)
+    if returned is None or isinstance(returned, list):
+        raise ValueError(f"check_gradients: backward returned {'nothing' if returned is None else 'a list'}; its last "
+                         f"line should be: return {names}")
     returned = returned if isinstance(returned, tuple) else (returned,)
     if len(returned) != len(checked):
-        raise ValueError(f"check_gradients: backward returned {len(returned)} arrays, expected the gradients of "
-                         f"{[name for name, _ in checked]}; name the right ones with wrt=[...]")
+        raise ValueError(f"check_gradients: backward returned {len(returned)} of {len(checked)} gradients; expected "
+                         f"{names}, in this order, or others by name in wrt=[...]")
+    missing = [f"d{name}" for (name, _), array in zip(checked, returned) if array is None]
+    if missing:
+        raise ValueError(f"check_gradients: backward returned None for {', '.join(missing)}")
     return returned
 
 
@@ -245,12 +252,14 @@ def _shape_message(name, got, expected):
 def explain(gradient, args, limit):
     """The message of a failed check: where, both values, and the pattern of the error."""
     name, yours, reference, error = gradient
+    if yours.shape != reference.shape:
+        return _shape_message(name, yours.shape, reference.shape)
     wrong = np.nan_to_num(np.abs(yours - reference), nan=np.inf)
     worst = np.unravel_index(np.argmax(wrong), wrong.shape)
     n_wrong = int(np.sum(wrong > limit * np.abs(reference).max()))
     where = f"[{', '.join(map(str, worst))}]" if worst else ""
-    return (f"{name} is wrong: relative error {error:.1e}, limit {limit:.0e}; {n_wrong} of {yours.size} entries differ. "
-            f"Worst at {name}{where}: yours {yours[worst] + 0.0:.6g}, reference {reference[worst] + 0.0:.6g}. "
+    return (f"{name} is wrong: relative error {error:.1e}, limit {limit:.0e}; {n_wrong} of {yours.size} entries "
+            f"differ. Worst at {name}{where}: yours {yours[worst] + 0.0:.6g}, reference {reference[worst] + 0.0:.6g}. "
             + _hint(name, yours, reference, args))
 
 
@@ -268,7 +277,8 @@ def _hint(name, yours, reference, args):
     if relative_error(yours, factor * reference) < 1e-6:
         return f"It is {factor:.4g} times the true gradient everywhere: {_factor_hint(factor, args)}."
     cosine = np.sum(yours * reference) / np.linalg.norm(yours) / np.linalg.norm(reference)
-    return (f"The cosine to the true gradient is {cosine:.3f}: a term is missing or wrong. "
+    size = "above 0.999" if cosine > 0.999 else f"{cosine:.3f}"
+    return (f"The cosine to the true gradient is {size}: a term is missing or wrong. "
             "Which sum, which path does the forward pass use that backward does not?")
 
 
@@ -280,7 +290,7 @@ def _factor_hint(factor, args):
     if N > 1 and (np.isclose(factor, N) or np.isclose(factor, 1 / N)):
         causes.append(f"N = {N}, and the 1/N of a mean belongs into the loss, once")
     if np.isclose(factor, 2) or np.isclose(factor, 0.5):
-        causes.append("the 2 that comes down from a square is missing or doubled")
+        causes.append("a path is counted twice or left out, or the 2 of a square is missing or doubled")
     return ", or ".join(causes) or "a constant factor is missing or doubled"
 
 
@@ -299,11 +309,11 @@ def check_adjoint(forward, backward, *args, wrt, rng=None):
     rng = np.random.default_rng(0) if rng is None else rng
     names = _checked_arguments(forward, backward, list(args), None)
     if wrt not in dict(names):
-        raise ValueError(f"check_adjoint: backward returns no gradient of {wrt!r}, only of {[name for name, _ in names]}")
+        raise ValueError(f"check_adjoint: backward returns no gradient of {wrt!r}, only of {list(dict(names))}")
     outputs, cache = _outputs(forward, args)
     cotangents = [np.where(w == 0, 0.5, w) for w in (on_grid(rng, np.shape(y)) for y in outputs)]
     returned = _returned(backward, cotangents, cache, names)
-    gradient, which = returned[[name for name, _ in names].index(wrt)], dict(names)[wrt]
+    gradient, which = returned[list(dict(names)).index(wrt)], dict(names)[wrt]
     for index in np.ndindex(np.shape(args[which])):
         step = np.zeros(np.shape(args[which]))
         step[index] = 0.125

@@ -1,5 +1,7 @@
 """Tell a reader, at once, which of their gradients are right and which equation is broken."""
 
+import functools
+
 import numpy as np
 
 from ..gradcheck import LIMITS, GradientError, check_gradients, explain
@@ -18,8 +20,8 @@ def exercise(forward, backward, *args):
     labels, wrt = _labels(forward)
     args = args or build_inputs(forward, np.random.default_rng(0))
     try:
-        report = check_gradients(forward, backward, *args, wrt=wrt, limit=np.inf)
-    except (GradientError, ValueError) as error:
+        report = check_gradients(forward, _explained(backward, args), *args, wrt=wrt, limit=np.inf)
+    except (GradientError, TypeError, ValueError) as error:
         print(f"Not yet: {error}")
         return
     for gradient in report.gradients:
@@ -27,6 +29,19 @@ def exercise(forward, backward, *args):
         limit = LIMITS[report.method]
         print(f"{gradient.name}{label}: right" if gradient.error <= limit
               else f"Not yet{label}: {explain(gradient, args, limit)}")
+
+
+def _explained(backward, args):
+    """The same function, whose shape errors also say what it was given."""
+    @functools.wraps(backward)
+    def explained(*given):
+        try:
+            return backward(*given)
+        except ValueError as error:
+            shapes = [str(np.shape(a)) for a in given[:-1]], [str(np.shape(a)) for a in args]
+            raise ValueError(f"inside your function: {error}. It was given cotangents of shape {', '.join(shapes[0])}; "
+                             f"the arguments of forward have shapes {', '.join(shapes[1])}") from error
+    return explained
 
 
 def _labels(forward):
