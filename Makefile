@@ -24,7 +24,7 @@ $(VENV)/.%: pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check -q -e ".[$*]"
 	touch $@
 
-lab: export TQDM_DISABLE = 0
+lab: export TQDM_DISABLE =
 lab: $(VENV)/.lab
 	$(BIN)/jupyter lab $(LAB_ARGS) notebooks/00_start_here.ipynb
 

@@ -1,13 +1,14 @@
 """The training loop: shuffle, forward, backward, step, repeat; and what it showed on the way."""
 
 import math
+import os
 import sys
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
 
-from .init import require_generator, require_size
+from .checks import require_generator, require_size
 from .nn import BCEWithLogitsLoss, CrossEntropyLoss
 from .optim import clip_by_norm, positive
 
@@ -184,7 +185,8 @@ def is_watched():
 
 def progress_bar(total, progress):
     """A tqdm bar, or a context that gives None."""
-    if progress is False or (progress is None and not is_watched()):
+    silenced = os.environ.get("TQDM_DISABLE", "0") not in ("", "0")     # tqdm's notebook bar would not look
+    if silenced or progress is False or (progress is None and not is_watched()):
         return nullcontext()
     try:
         from tqdm.auto import tqdm

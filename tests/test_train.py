@@ -15,6 +15,7 @@ import pytest
 
 from backprop_lib import data, mlp, nn, optim, train
 
+
 N, D, K = 23, 4, 3
 
 
@@ -350,6 +351,11 @@ class Bar:
         self.notes.append(notes)
 
 
+@pytest.fixture(autouse=True)
+def not_silenced(monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+
+
 @pytest.fixture
 def bars(monkeypatch):
     fake = types.ModuleType("tqdm.auto")
@@ -387,6 +393,16 @@ def test_a_plain_ipython_shell_is_no_kernel_and_a_lost_stderr_no_terminal(bars, 
     monkeypatch.delitem(sys.modules, "IPython")
     fit()
     assert bars == []
+
+
+@pytest.mark.parametrize("value, silent", [("1", True), ("0", False), ("", False)])
+def test_the_environment_silences_the_bar_in_a_kernel_too(value, silent, bars, monkeypatch):
+    """tqdm's own notebook bar draws itself before it looks at the variable."""
+    watch(monkeypatch, kernel=True)
+    monkeypatch.setenv("TQDM_DISABLE", value)
+    fit()
+    fit(progress=True)
+    assert len(bars) == (0 if silent else 2)
 
 
 def test_the_bar_is_closed_when_training_fails(bars):
