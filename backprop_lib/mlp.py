@@ -313,7 +313,7 @@ def l2_penalty_forward(W, lam):
 
     Shapes: W (H, D), lam () in [0, 1) -> loss ()
     """
-    loss = lam / 2 * (W**2).sum()                               # (MLP-28)
+    loss = (lam / 2 * W**2).sum()                               # (MLP-28)
     return loss, PenaltyCache(W, lam)
 
 
@@ -330,7 +330,7 @@ def l1_penalty_forward(W, lam):
 
     Shapes: W (H, D), lam () in [0, 1) -> loss ()
     """
-    loss = lam * (W * np.sign(W.real)).sum()                    # (MLP-30)
+    loss = (lam * W * np.sign(W.real)).sum()                    # (MLP-30)
     return loss, PenaltyCache(W, lam)
 
 
