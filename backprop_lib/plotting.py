@@ -12,6 +12,7 @@ import numpy as np
 
 from . import mlp
 
+
 STYLE = Path(__file__).with_name("backprop.mplstyle")
 FORWARD = {"color": "#0072B2", "linestyle": "-"}
 GRADIENT = {"color": "#D55E00", "linestyle": "--"}

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+
 # Different primes: two sizes that are equal, or divide each other, would let a wrong axis pass.
 PRIMES = {"N": 3, "K": 5, "D": 7, "H": 11}
 

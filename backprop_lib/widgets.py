@@ -4,6 +4,7 @@ import numpy as np
 
 from .plotting import STYLE, SUBSCRIPTS, draw_network, lab_module, network_axes, network_pass, palette_png
 
+
 # A step by step backpropagation example, Matt Mazur, 2015: the numbers the sliders start at.
 MAZUR = {"W1": np.array([[0.15, 0.20], [0.25, 0.30]]), "b1": np.array([0.35, 0.35]),
          "W2": np.array([[0.40, 0.45], [0.50, 0.55]]), "b2": np.array([0.60, 0.60]),

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import backprop_lib
 
+
 TIMEOUT = 120                                                   # seconds, for anything a kernel or a server must do
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",

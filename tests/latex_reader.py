@@ -7,6 +7,7 @@ that follows it, [a > b] is 1 or 0), not from the printer: so a lost minus sign 
 import math
 import re
 
+
 TOKEN = re.compile(r"\\left\(|\\right\)|\\left\||\\right\||\\begin\{cases\}|\\end\{cases\}|\\text\{[^}]*\}"
                    r"|\\mathrm\{sign\}|\\\\|\\,|\\[a-zA-Z]+|\d+|[a-zA-Z]'*|[-+=<>^_{}\[\],&]")
 
@@ -47,8 +48,8 @@ class Reader:
         first = self.product()
         terms = [(lambda i, f=first: -f(i)) if minus else first]
         while self.peek() in ("+", "-"):
-            sign = -1 if self.take() == "-" else 1
-            terms.append(lambda i, f=self.product(), s=sign: s * f(i))
+            sign, term = -1 if self.take() == "-" else 1, self.product()
+            terms.append(lambda i, f=term, s=sign: s * f(i))
         return lambda i: math.fsum(f(i) for f in terms)
 
     STOP = ("", "+", "-", "}", "]", r"\right)", r"\right|", ",", "&", r"\\", r"\end{cases}", "=", ">", "<")
@@ -72,7 +73,8 @@ class Reader:
     def atom(self):
         token = self.peek()
         if token.isdigit():
-            return lambda i, v=int(self.take()): v
+            value = int(self.take())
+            return lambda i: value
         if token == r"\left(":
             return self.between(r"\left(", r"\right)")
         if token == r"\left|":

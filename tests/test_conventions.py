@@ -17,6 +17,7 @@ import backprop_lib
 from backprop_lib import mlp
 from backprop_lib.shapes import build_inputs, parse_shapes, shape_of
 
+
 MODULES = [mlp]
 LABEL_COLUMN = 64
 LABEL = re.compile(r"# \([A-Z]+-\d+\)$")

@@ -11,6 +11,7 @@ import pytest
 
 from backprop_lib import data
 
+
 IMAGES_SHA256 = "1b6a09f730bfe751d1f30985598ff7efda82a45af4d78e296c3c508586c103ad"
 SPLIT_SHA256 = "8f5cf9b341cfbb8d6b43bf36e63e85969ddfd6b238b6a7733fe99ee62c60a6e7"
 

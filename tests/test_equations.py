@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -12,15 +13,25 @@ import pytest
 import sympy
 from latex_reader import read_side
 
+from backprop_lib.equations import exercise
 from backprop_lib.equations import verify as verify_labels
 from backprop_lib.equations.evaluate import evaluate
 from backprop_lib.equations.language import Statement, arrays, as_written, indices, one_if, pair, size, total
 from backprop_lib.equations.latex import Printer, render
-from backprop_lib.equations.ledger import (FAMILIES, Family, LedgerError, check_family, check_labels, check_statement,
-                                           executed_values, family)
+from backprop_lib.equations.ledger import (
+    FAMILIES,
+    Family,
+    LedgerError,
+    check_family,
+    check_labels,
+    check_statement,
+    executed_values,
+    family,
+)
 from backprop_lib.equations.notebooks import check_notebooks, rendered, rewrite, tagged
 from backprop_lib.equations.proof import chain_rule, same_formula
 from backprop_lib.equations.source import LabelError, labelled_lines, rewritten, scaled
+
 
 ROOT = pathlib.Path(__file__).parents[1]
 LABELS = [s.label for prefix in FAMILIES for s in family(prefix).statements]
@@ -214,6 +225,32 @@ def test_verify_prints_the_code_line_and_where_it_stands(capsys):
     assert second.startswith("(MLP-3)  dW = dz.T @ x  [mlp.py:") and "SymPy's chain rule" in second
 
 
+@pytest.mark.parametrize("change, lines", [
+    (lambda dx, dW, db: (dx, dW, db), ["dx (MLP-2): right", "dW (MLP-3): right", "db (MLP-4): right"]),
+    (lambda dx, dW, db: (dx, -dW, db), ["dx (MLP-2): right", "Not yet (MLP-3): dW is wrong: .* a sign is flipped.",
+                                        "db (MLP-4): right"]),
+    (lambda dx, dW, db: (dx, dW.T, db / 3), ["dx (MLP-2): right", "Not yet (MLP-3): dW has shape .* looks transposed.",
+                                             "Not yet (MLP-4): db is wrong: .* 1/N of a mean .*"]),
+    (lambda dx, dW, db: (dx, dW), ["Not yet: check_gradients: backward returned 2 of 3 gradients; .*"]),
+    (lambda dx, dW, db: None, ["Not yet: .* last line should be: return dx, dW, db"]),
+    (lambda dx, dW, db: (dx @ dW.T.T, dW, db), [r"Not yet: inside your function: .*\(3, 11\).*\(11, 7\).*"]),
+])
+def test_an_exercise_says_which_equation_is_broken(capsys, change, lines):
+    mlp = family("MLP").module
+    exercise(mlp.linear_forward, lambda dz, cache: change(*mlp.linear_backward(dz, cache)))
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == len(lines)
+    for line, pattern in zip(printed, lines):
+        assert re.fullmatch(pattern.replace("(MLP", r"\(MLP").replace("):", r"\):"), line), line
+
+
+def test_an_exercise_with_the_readers_own_functions(capsys):
+    exercise(lambda x: (x**3, x), lambda dy, x: dy * 3 * x**2, np.arange(1.0, 5.0))
+    exercise(lambda x: (np.abs(x), x), lambda dy, x: dy * np.sign(x), np.arange(1.0, 5.0))
+    right, refused = capsys.readouterr().out.splitlines()
+    assert right == "dx: right" and "np.abs" in refused
+
+
 def test_checks_leave_the_library_as_it_was():
     module = family("MLP").module
     before = (pathlib.Path(module.__file__).read_bytes(), dict(vars(module)))
@@ -349,8 +386,8 @@ def test_strided_dilated_padded_convolution_fits_the_ledger(conv_family):
     assert [v.proof for v in verdicts] == ["definition", "formula", "formula", "formula"]
     assert max(v.executed for v in verdicts) < 1e-15 and min(v.weight for v in verdicts) > 1e-3
     text = render(conv_family.statements[1], {})
-    assert text == ("$$\n\\frac{\\partial L}{\\partial x_{ncj}} = \\sum_{f, q, r} \\frac{\\partial L}{\\partial y_{nfq}}"
-                    "\\, w_{fcr}\\, [j = 2\\, q + 2\\, r - 3] \\tag{TOY-2}\n$$")
+    assert text == ("$$\n\\frac{\\partial L}{\\partial x_{ncj}} = \\sum_{f, q, r} "
+                    "\\frac{\\partial L}{\\partial y_{nfq}}\\, w_{fcr}\\, [j = 2\\, q + 2\\, r - 3] \\tag{TOY-2}\n$$")
 
 
 @pytest.mark.parametrize("wrong", [2, 4])

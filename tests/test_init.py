@@ -11,6 +11,7 @@ import pytest
 
 from backprop_lib import init, mlp
 
+
 LINEAR, CONV = (300, 200), (30, 12, 5, 3)
 WIDTHS = [np.float64, np.float32]
 

@@ -8,6 +8,7 @@ from lab import Lab, missing
 
 from backprop_lib.widgets import network_widget
 
+
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 WIDGETS = [                                                     # (notebook, slider handle, picture)
     ("01_mlp.ipynb", ".bp-widget .noUi-handle", ".bp-widget img"),

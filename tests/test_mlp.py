@@ -11,6 +11,7 @@ from backprop_lib import mlp
 from backprop_lib.gradcheck import away_from_kinks, check_adjoint, check_gradients, on_grid
 from backprop_lib.shapes import build_inputs, parse_shapes
 
+
 FORWARDS = sorted(name.removesuffix("_forward") for name in dir(mlp) if name.endswith("_forward"))
 BACKWARDS = sorted(name.removesuffix("_backward") for name in dir(mlp) if name.endswith("_backward"))
 LOSSES = [pair for pair in FORWARDS if parse_shapes(getattr(mlp, f"{pair}_forward"))[1][0].dims == ()]

@@ -14,6 +14,7 @@ import pytest
 from backprop_lib import mlp, nn
 from backprop_lib.gradcheck import away_from_kinks, complex_step, relative_error
 
+
 WIDTHS = [np.float64, np.float32]
 N, D, H, K = 3, 7, 11, 5
 

@@ -11,6 +11,7 @@ import statistics
 
 import pytest
 
+
 ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 COURSE = [path for path in NOTEBOOKS if path.parent.name == "notebooks"]

@@ -13,6 +13,7 @@ import pytest
 
 from backprop_lib import nn, optim
 
+
 FIXTURES = Path(__file__).parent / "fixtures"
 MAKER = runpy.run_path(str(FIXTURES / "make_optim.py"))
 RUNS = MAKER["RUNS"]

@@ -14,6 +14,7 @@ import pytest
 
 from backprop_lib import mlp
 
+
 FIXTURES = Path(__file__).parent / "fixtures"
 FAMILIES = {"mlp": mlp}
 LIMIT = 1e-12

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+
 matplotlib.use("Agg")
 import IPython.display
 import matplotlib.pyplot as plt
@@ -19,6 +20,7 @@ from matplotlib.patches import FancyArrowPatch
 
 from backprop_lib import plotting
 from backprop_lib.train import History
+
 
 MAZUR = {"W1": [[0.15, 0.20], [0.25, 0.30]], "b1": [0.35, 0.35], "W2": [[0.40, 0.45], [0.50, 0.55]],
          "b2": [0.60, 0.60], "x": [0.05, 0.10], "t": [0.01, 0.99]}

@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:

@@ -8,6 +8,7 @@ import pytest
 
 from backprop_lib.shapes import PRIMES, Argument, build, build_inputs, parse_shapes, shape_of, size_of
 
+
 SIZES = {"N": 3, "T": 13, "D": 7, "H": 11, "K": 5}
 
 

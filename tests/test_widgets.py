@@ -4,11 +4,13 @@ import matplotlib
 import numpy as np
 import pytest
 
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from backprop_lib import widgets
 from backprop_lib.widgets import MAZUR, network_widget
+
 
 # Mazur's weights after one step with learning rate 0.5, as published to nine digits; W1 and W2 row by row
 AFTER_ONE_STEP = {"W1": [0.149780716, 0.199561432, 0.249751144, 0.299502287],

@@ -4,12 +4,13 @@
 """
 
 try:
-    import sympy                                                # noqa: F401
+    import sympy  # noqa: F401
 except ImportError as error:
     raise ImportError('the equation ledger needs SymPy: pip install "backprop-notebooks[lab]"') from error
 
 from .exercise import exercise
 from .ledger import LedgerError, verify
 from .source import show_source
+
 
 __all__ = ["LedgerError", "exercise", "show_source", "verify"]

@@ -8,6 +8,7 @@ import numpy as np
 import sympy
 from sympy import Function
 
+
 FUNCTIONS = {sympy.exp: np.exp, sympy.log: np.log, sympy.tanh: np.tanh, sympy.Abs: np.abs, sympy.sign: np.sign}
 RELATIONS = {sympy.Gt: np.greater, sympy.Ge: np.greater_equal, sympy.Lt: np.less, sympy.Le: np.less_equal,
              sympy.Eq: np.equal, sympy.Ne: np.not_equal}

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import sympy
 
+
 as_written = lambda: sympy.evaluate(False)                      # noqa: E731
 
 

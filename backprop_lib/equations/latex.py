@@ -5,6 +5,7 @@ The order of factors and terms is the one typed in the ledger. An expression thi
 
 import sympy
 
+
 SUM, PRODUCT, ATOM = 1, 2, 3                                    # how tightly a piece of LaTeX holds together
 WORDS = {sympy.log: r"\log", sympy.tanh: r"\tanh"}
 RELATIONS = {sympy.Gt: ">", sympy.Ge: r"\ge", sympy.Lt: "<", sympy.Le: r"\le", sympy.Eq: "=", sympy.Ne: r"\ne"}

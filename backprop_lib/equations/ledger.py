@@ -12,6 +12,7 @@ from .language import name_of
 from .proof import chain_rule, same_formula
 from .source import LabelError, labelled_lines, recording, scaled
 
+
 FAMILIES = {"MLP": "mlp"}                                       # label prefix: module of the library and of the ledger
 LIMIT = 1e-12
 FACTOR = 1.01

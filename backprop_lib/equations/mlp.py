@@ -5,11 +5,12 @@ from sympy import Abs, Eq, Max, Piecewise, exp, log, sign, tanh
 from .. import mlp
 from .language import arrays, as_written, indices, numbers, one_if, pair, size, total
 
+
 n, d, h, k, k2 = indices("n d h k k'")
 N, K = size(n), size(k)
 x, W, b, z, t, y, p, logp, mask = arrays("x W b z t y p logp mask")
 dx, dW, db, dz, dy, dp, dh = arrays("dx dW db dz dy dp dh")
-a = arrays("h")[0]                                              # the activation h, whose name the index letter has taken
+a = arrays("h")[0]                                              # the activation h: the index letter has its name
 loss, dloss, alpha, lam, rate = numbers("loss dloss alpha lam p")
 
 # How names of more than one letter are set; dX is always the derivative of L with respect to X.

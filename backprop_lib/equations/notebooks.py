@@ -5,8 +5,9 @@ import pathlib
 import re
 
 from .latex import render
-from .source import LabelError
 from .ledger import FAMILIES, family
+from .source import LabelError
+
 
 BLOCK = re.compile(r"\$\$(?:(?!\$\$).)*?\\tag\{([A-Z]+-\d+)\}\s*\$\$", re.DOTALL)
 

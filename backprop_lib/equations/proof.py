@@ -88,11 +88,14 @@ def _outer_sums(e):
 def _written_out(pair, e):
     """Replace the names that forward statements define by their right-hand sides, last statement first."""
     for statement in reversed(pair.forward):
-        lhs, rhs = statement.lhs, rebuilt(statement.rhs)
-        letters = getattr(lhs, "indices", ())
-        e = e.replace(lambda a: type(a) is type(lhs) and name_of(a) == name_of(lhs),
-                      lambda a: with_fresh_sums(rhs).xreplace(dict(zip(letters, getattr(a, "indices", ())))))
+        e = _with_definition(e, statement.lhs, rebuilt(statement.rhs))
     return e
+
+
+def _with_definition(e, lhs, rhs):
+    letters = getattr(lhs, "indices", ())
+    return e.replace(lambda a: type(a) is type(lhs) and name_of(a) == name_of(lhs),
+                     lambda a: with_fresh_sums(rhs).xreplace(dict(zip(letters, getattr(a, "indices", ())))))
 
 
 def canonical(e):

@@ -12,6 +12,7 @@ import tokenize
 import types
 from typing import NamedTuple
 
+
 LABEL = re.compile(r"#\s*\(([A-Z]+-\d+)\)\s*$")
 
 
