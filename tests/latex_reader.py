@@ -17,15 +17,11 @@ class Reader:
 
     def __init__(self, text, values, sizes, tex):
         self.values, self.sizes = values, sizes
-        self.names = {self.squeeze(t): name for name, t in tex.items()}
+        self.names = {tuple(TOKEN.findall(t)): name for name, t in tex.items()}
         self.tokens = TOKEN.findall(text)
         if "".join(self.tokens) != re.sub(r"\s", "", text).replace(r"\text{if}", r"\text{if }"):
             raise ValueError(f"unread characters in {text!r}: {self.tokens}")
         self.at = 0
-
-    @staticmethod
-    def squeeze(tex):
-        return "".join(TOKEN.findall(tex))
 
     def peek(self, n=0):
         return self.tokens[self.at + n] if self.at + n < len(self.tokens) else ""
@@ -57,7 +53,7 @@ class Reader:
     def product(self):
         factors = [self.power()]
         while self.peek() not in self.STOP and not self.peek().startswith(r"\text"):
-            if self.peek() == r"\,":
+            if self.peek() in (r"\,", r"\cdot"):
                 self.take()
             factors.append(self.power())
         return lambda i: math.prod(f(i) for f in factors)
@@ -89,10 +85,14 @@ class Reader:
         rule = {r"\frac": self.fraction, r"\sum": self.sum, r"\max": self.max, r"\begin{cases}": self.cases}.get(token)
         if rule:
             return rule()
-        if token in (r"\log", r"\tanh", r"\mathrm{sign}") and token + self.peek(1) not in self.names:
+        if token == r"\mathrm{sign}":
+            self.take()
+            inside = self.between(r"\left(", r"\right)")
+            return lambda i: (inside(i) > 0) - (inside(i) < 0)
+        if token in (r"\log", r"\tanh") and not self.known_name():
             self.take()
             argument = self.product()
-            function = {r"\log": math.log, r"\tanh": math.tanh, r"\mathrm{sign}": lambda v: (v > 0) - (v < 0)}[token]
+            function = {r"\log": math.log, r"\tanh": math.tanh}[token]
             return lambda i: function(argument(i))
         return self.variable()
 
@@ -164,11 +164,15 @@ class Reader:
         self.take(r"\end{cases}")
         return lambda i: value(i) if condition(i) else other(i)
 
+    def known_name(self):
+        r"""The longest run of tokens from here that is a name of several letters: \log p, but not \log of a sum."""
+        runs = [run for run in self.names if tuple(self.tokens[self.at:self.at + len(run)]) == run]
+        return max(runs, key=len, default=())
+
     def variable(self, prefix=""):
-        token = self.take()
-        if self.peek() and token + self.peek() in self.names:
-            token += self.take()                                # \log p is one name, \log of a sum is a function
-        name = prefix + self.names.get(token, token)
+        run = self.known_name() or (self.peek(),)
+        self.at += len(run)
+        name = prefix + self.names.get(run, run[0])
         if self.peek() != "_":
             return lambda i: i[name] if name in i else float({**self.sizes, **self.values}[name])
         self.take("_")
@@ -182,8 +186,11 @@ class Reader:
         self.take("}")
 
         def gather(i):
-            where = tuple(int(s(i)) for s in subscripts)
+            where = tuple(s(i) for s in subscripts)
             array = self.values[name]
+            if any(w != int(w) for w in where):
+                raise ValueError(f"{name}: a subscript is not a whole number")
+            where = tuple(map(int, where))
             if not all(0 <= w < length for w, length in zip(where, array.shape)):
                 return 0.0
             return float(array[where])

@@ -25,8 +25,8 @@ from backprop_lib.equations.ledger import (
     check_family,
     check_labels,
     check_statement,
-    executed_values,
     family,
+    run,
 )
 from backprop_lib.equations.notebooks import check_notebooks, rendered, rewrite, tagged
 from backprop_lib.equations.proof import chain_rule, same_formula
@@ -91,13 +91,13 @@ def test_printed_equation_read_back_gives_the_same_numbers(label):
     """A second reader, with plain loops, computes what the LaTeX says and finds the value of the code."""
     of = family_of(label)
     of_pair, statement = located(of, label)
-    values, coded = executed_values(of, of_pair, np.random.default_rng(5))
+    this = run(of, of_pair, np.random.default_rng(5), of.sizes[0])
     body = render(statement, of.tex).removeprefix("$$\n").split(r" \tag")[0]
     left, right = body.split(" = ", 1)
-    scope = {**values, str(getattr(statement.lhs, "base", statement.lhs)): np.asarray(coded[label][0])}
+    scope = {**this.values, str(getattr(statement.lhs, "base", statement.lhs)): np.asarray(this.coded[label][0])}
     letters = [i.name for i in getattr(statement.lhs, "indices", ())]
-    sides = [read_side(text, scope, of.sizes, of.tex) for text in (left, right)]
-    for point in itertools.product(*(range(of.sizes[letter.rstrip("'").upper()]) for letter in letters)):
+    sides = [read_side(text, scope, this.sizes, of.tex) for text in (left, right)]
+    for point in itertools.product(*(range(this.sizes[letter.rstrip("'").upper()]) for letter in letters)):
         i = dict(zip(letters, point))
         assert sides[0](i) == pytest.approx(sides[1](i), rel=1e-12, abs=1e-14)
 
@@ -280,7 +280,7 @@ def test_the_notebooks_show_every_equation_once_in_order():
 def test_a_stale_block_is_red_and_rewritten(tmp_path):
     blocks = small_ledger()
     stale = blocks["MLP-2"].replace("W_{hd}", "W_{dh}")
-    path = notebook(tmp_path / "a.ipynb", f"We say $a$ and $$b$$ first.\n\n{blocks['MLP-1']}\n", f"text\n{stale}\n")
+    path = notebook(tmp_path / "a.ipynb", f"We say $a$ and $$b$$ first.\n\n{blocks['MLP-1']}\n", f"text\n\n{stale}\n")
     with pytest.raises(LabelError, match=r"block of \(MLP-2\) is not what the ledger prints"):
         check_notebooks([path], blocks)
     assert rewrite(path, blocks) == ["MLP-2"] and rewrite(path, blocks) == []
@@ -300,6 +300,27 @@ def test_missing_doubled_and_misordered_blocks_are_red(tmp_path, labels, message
     path = notebook(tmp_path / "a.ipynb", *(blocks[label] for label in labels))
     with pytest.raises(LabelError, match=message):
         check_notebooks([path], blocks)
+
+
+@pytest.mark.parametrize("text", [
+    "$$\\tag{MLP-2} x = 17$$", "$$ x = 1 \\tag{MLP-2}. $$", "$$ x = 1 \\tag*{MLP-2} $$",
+    "$$ x = 1 \\tag {MLP-2} $$",
+    "\\[ x = 1 \\tag{MLP-2} \\]", "\\begin{equation} x \\tag{MLP-99} \\end{equation}",
+    "<!--\n\nBLOCK\n\n-->", "```\n\nBLOCK\n\n```", "~~~\n\nBLOCK\n\n~~~", "$\\def\\sum{\\prod}$\n\nBLOCK",
+    "    BLOCK", "text\nBLOCK", "BLOCK\ntext", "`BLOCK`", "$$\n\nBLOCK", "~~\n\nBLOCK\n\n~~",
+])
+def test_a_tag_that_a_reader_would_not_see_as_the_ledgers_block_is_red(tmp_path, text):
+    blocks = small_ledger()
+    path = notebook(tmp_path / "a.ipynb", blocks["MLP-1"], text.replace("BLOCK", blocks["MLP-2"]), blocks["MLP-2"])
+    with pytest.raises(LabelError):
+        check_notebooks([path], blocks)
+
+
+@pytest.mark.parametrize("text", ["as MLP-99 says", "see (MLP-1, MLP-99)", "(eq. MLP-99)"])
+def test_unknown_labels_in_any_spelling_are_red(tmp_path, text):
+    blocks = small_ledger()
+    with pytest.raises(LabelError, match="MLP-99"):
+        check_notebooks([notebook(tmp_path / "a.ipynb", *blocks.values(), text)], blocks)
 
 
 def test_unknown_labels_in_a_notebook_are_red(tmp_path):
@@ -378,7 +399,8 @@ def conv_family(tmp_path):
             [("TOY-2", dx[n, c, j], total(dy[n, f, q] * w[f, c, r] * one_if(sympy.Eq(j, at)), f, q, r)),
              ("TOY-3", dw[f, c, r], total(dy[n, f, q] * x[n, c, at], n, q)),
              ("TOY-4", db[f], total(dy[n, f, q], n, q))])
-    return Family("TOY", module, (statements,), {}, {"N": 2, "C": 3, "F": 5, "J": 11, "R": 3, "Q": 7})
+    return Family("TOY", module, (statements,), {}, ({"N": 2, "C": 3, "F": 5, "J": 11, "R": 3, "Q": 7},
+                                                {"N": 3, "C": 5, "F": 7, "J": 13, "R": 2, "Q": 9}))
 
 
 def test_strided_dilated_padded_convolution_fits_the_ledger(conv_family):
@@ -434,6 +456,164 @@ def test_an_equation_nothing_depends_on_is_red(tmp_path):
     assert check(of, "TOY-1").weight > 1e-3
     with pytest.raises(LedgerError, match=r"\(TOY-2\): nothing depends on it"):
         check(of, "TOY-2")
+
+
+# ------------------------------------------------------------------------------------------------ an adversary's finds
+
+TOY = '''
+from typing import NamedTuple
+import numpy as np
+
+class ToyCache(NamedTuple):
+    x: np.ndarray
+
+def toy_forward(x):
+    """Something smooth.
+
+    Shapes: x (N, D) -> y (N, D)
+    """
+    {forward}
+    return {y}, ToyCache(x)
+
+def toy_backward(dy, cache):
+    """Shapes: dy (N, D) -> dx (N, D)"""
+    x, = cache
+    {backward}
+    return {dx}
+'''
+
+
+def toy_family(tmp_path, forward="y = x**3  # (TOY-1)", backward="dx = dy * 3 * x**2  # (TOY-2)", y="y", dx="dx"):
+    module = load(tmp_path, TOY.format(forward=forward, backward=backward, y=y, dx=dx))
+    n, d = indices("n d")
+    x, dx, dy, y = arrays("x dx dy y")
+    toy = pair(module.toy_forward, module.toy_backward,
+               [("TOY-1", y[n, d], x[n, d]**3)], [("TOY-2", dx[n, d], dy[n, d] * 3 * x[n, d]**2)])
+    return Family("TOY", module, (toy,), {})
+
+
+def test_the_toy_family_is_right(tmp_path):
+    assert [v.proof for v in check_family(toy_family(tmp_path))] == ["definition", "formula"]
+
+
+@pytest.mark.parametrize("change, label, message", [
+    (dict(y="1.5 * y + 7", dx="1.5 * dx"), "TOY-1", "statement and returned value differ"),
+    (dict(y="1.5 * y + 7", dx="1.5 * dx"), "TOY-2", "statement and returned value differ"),
+    (dict(dx="-dx"), "TOY-2", "statement and returned value differ"),
+    (dict(backward="dx = (dy * 3 * x**2).copy()  # (TOY-2)\n    dx[x < 0] = 0"), "TOY-2", "returned value differ"),
+    (dict(backward="e = dy * 3 * x**2  # (TOY-2)\n    dx = e"), "TOY-2", "it defines dx, the code line is e ="),
+    (dict(forward="y = x**3  # (TOY-1)\n    y = y + 0 * x"), "TOY-1", None),
+    (dict(y="y + 1j * 0"), "TOY-1", None),
+])
+def test_what_is_returned_and_what_is_labelled_must_be_the_statement(tmp_path, change, label, message):
+    of = toy_family(tmp_path, **change)
+    if message is None:
+        assert check(of, label).weight > 1e-3
+    else:
+        with pytest.raises(LedgerError, match=rf"\({label}\).*{message}"):
+            check(of, label)
+
+
+def test_the_line_that_is_shown_is_the_line_that_is_checked(tmp_path):
+    for forward in ["y = x**3; y = 1 * y  # (TOY-1)", "y = w = x**3  # (TOY-1)"]:
+        with pytest.raises(LabelError, match="an assignment to one name"):
+            check(toy_family(tmp_path, forward=forward), "TOY-1")
+    of = toy_family(tmp_path, forward="y = (x\n         * x\n         * x)  # (TOY-1)")
+    assert check(of, "TOY-1").line.code == "y = (x * x * x)"
+
+
+def test_a_label_in_another_function_is_red(tmp_path):
+    of = toy_family(tmp_path, forward="y = cube(x)")
+    of.module.__dict__["cube"] = None
+    path = pathlib.Path(of.module.__file__)
+    path.write_text(path.read_text() + "\ndef cube(x):\n    y = x**3  # (TOY-1)\n    return y\n")
+    with pytest.raises(LedgerError, match=r"\(TOY-1\): its line stands in cube, not in its pair"):
+        check(of, "TOY-1")
+
+
+def test_a_wrong_unlabelled_line_is_red_for_every_label(tmp_path):
+    """Cache and code agree with the statement here; only the gradient check of the pair can tell."""
+    of = toy_family(tmp_path, forward="y = x**3  # (TOY-1)\n    x = x + 0.1")
+    with pytest.raises(LedgerError, match="differ|gradient check"):
+        check(of, "TOY-2")
+
+
+@pytest.mark.parametrize("label, wrong", [
+    ("MLP-1", lambda a, i: total(a("W")[i("h"), i("h'")] * a("x")[i("n"), i("h'")], i("h'")) + a("b")[i("h")]),
+    ("MLP-3", lambda a, i: total(a("dz")[i("k"), i("h")] * a("x")[i("k"), i("d")], i("k"))),
+    ("MLP-4", lambda a, i: total(a("dz")[i("d"), i("h")], i("d"))),
+])
+def test_a_sum_over_a_longer_axis_is_red(label, wrong):
+    """Outside an array reads 0, so the numbers would agree."""
+    of = with_rhs(family("MLP"), label, lambda rhs: wrong(lambda n: arrays(n)[0], lambda n: indices(n)[0]))
+    with pytest.raises(ValueError, match="but the axis has"):
+        check(of, label)
+
+
+def test_one_size_cannot_stand_for_a_combination_of_others():
+    n, k = indices("n k")
+    N, K, D, H = map(size, indices("n k d h"))
+    y, t = arrays("y t")
+    for fake in (15, N * (N + 2), D + H - N):
+        of = with_rhs(family("MLP"), "MLP-5", lambda rhs, fake=fake: total((y[n, k] - t[n, k])**2, n, k) / fake)
+        with pytest.raises(LedgerError, match="differ"):
+            check(of, "MLP-5")
+
+
+@pytest.mark.parametrize("label, code", [("MLP-12", "np.where(z.real < 0, 0, dh)"),
+                                         ("MLP-20", "np.where(z.real >= 0, dh, alpha * dh)"),
+                                         ("MLP-31", "dloss * lam * np.where(W >= 0, 1.0, -1.0)")])
+def test_another_choice_at_the_kink_is_red(label, code):
+    with pytest.raises(LedgerError, match="differ"):
+        check(with_code(family("MLP"), label, lambda rhs: code), label)
+
+
+def test_a_letter_with_two_meanings_is_red():
+    n, k = indices("n k")
+    dp, p, z = arrays("dp p z")
+    for label, rhs in [("MLP-14", p[n, k] * (dp[n, k] - total(dp[n, k] * p[n, k], k))),
+                       ("MLP-13", sympy.exp(z[n, k]) / total(sympy.exp(z[n, k]), k))]:
+        with pytest.raises(LedgerError, match="one already has a meaning"):
+            check(with_rhs(family("MLP"), label, lambda _, rhs=rhs: rhs), label)
+    with pytest.raises(LedgerError, match="one already has a meaning"):
+        check(with_rhs(family("MLP"), "MLP-4", lambda _: total(total(z[n, k], n), n)), "MLP-4")
+
+
+def test_numbers_without_a_formula_are_not_proof(monkeypatch):
+    monkeypatch.setattr("backprop_lib.equations.ledger.same_formula", lambda *_: False)
+    with pytest.raises(LedgerError, match="not the same formula"):
+        check(family("MLP"), "MLP-3")
+    assert check(family("MLP")._replace(by_numbers=("MLP-3",)), "MLP-3").proof == "numbers"
+
+
+def test_a_name_defined_twice_is_red():
+    of = family("MLP")
+    linear = of.pairs[0]
+    n, h = indices("n h")
+    dz, = arrays("dz")
+    doubled = linear._replace(backward=(Statement("MLP-2", dz[n, h], 2 * dz[n, h]), *linear.backward[1:]))
+    of = with_code(of._replace(pairs=(doubled, *of.pairs[1:])), "MLP-2", lambda rhs: "2 * dz")
+    source = of.source.replace("dx = 2 * dz", "dz = 2 * dz").replace("return dx, dW, db", "return dz @ W, dW, db", 1)
+    of = of._replace(source=source)
+    with pytest.raises(LedgerError, match="dz is given or defined already"):
+        check(of, "MLP-2")
+
+
+def test_bound_indices_are_told_apart_however_deep_the_sums():
+    n, c, f = indices("k k' k''")
+    u, w, v, y = arrays("u w v y")
+
+    def forward(u, w, v):
+        """Shapes: u (K, K, K), w (K, K), v (K) -> y (K)"""
+
+    dummy = pair(forward, None, [("R-1", y[n], v[n])], [])
+    left = total(u[n, c, f] * w[n, f] * v[c], n, c, f)
+    assert not same_formula(dummy, left, total(u[n, c, f] * w[c, f] * v[c], n, c, f))
+    assert not same_formula(dummy, left, total(u[n, c, f] * w[n, f] * v[n], n, c, f))
+    assert same_formula(dummy, left, total(v[n] * w[f, c] * u[f, n, c], c, n, f))
+    assert same_formula(dummy, left, total(w[n, f] * total(v[c] * u[n, c, f], c), f, n))
+    assert same_formula(dummy, total(u[n, c, f], n, c, f), total(u[f, n, c], c, f, n))
+    assert not same_formula(dummy, total(u[n, c, f] * u[c, n, f], n, c, f), total(u[n, c, f]**2, n, c, f))
 
 
 def test_time_is_an_index_in_the_proof():
@@ -514,6 +694,27 @@ def test_evaluator_gathers_at_an_array_of_classes_and_compares():
     assert evaluate(one_if(p[n, k] > 4), values, SIZES, [n, k]).tolist() == [[0] * 5, [1] * 5]
 
 
+def test_evaluator_refuses_indices_that_make_no_sense():
+    n, k = indices("n k")
+    p, t = arrays("p t")
+    values = {"p": np.arange(10.0).reshape(2, 5), "t": np.arange(2.0), "n": np.ones(3)}
+    with pytest.raises(ValueError, match="k runs to 5, but the axis has 2"):
+        evaluate(total(p[k, k], k), values, SIZES)
+    with pytest.raises(ValueError, match="not a whole number"):
+        evaluate(p[n, n + sympy.Rational(1, 2)], values, SIZES, [n])
+    with pytest.raises(ValueError, match="stands without indices"):
+        evaluate(sympy.Symbol("p", real=True), values, SIZES)
+    with pytest.raises(KeyError):
+        evaluate(t[indices("t")[0]], values, {"N": 2})          # the letter t is not the array t
+
+
+def test_evaluator_has_room_for_many_sums_one_after_the_other():
+    k, = indices("k")
+    z, = arrays("z")
+    values = {"z": np.arange(5.0)}
+    assert evaluate(sum(total(z[k]**i, k) for i in range(1, 70)), values, SIZES) > 0
+
+
 def test_evaluator_refuses_what_it_does_not_know():
     k, = indices("k")
     z, = arrays("z")
@@ -551,6 +752,41 @@ def test_printer_keeps_the_order_typed_and_sets_parentheses_where_meaning_needs_
         }
     for expected, expression in cases.items():
         assert show(expression) == expected
+
+
+def test_printer_and_reader_agree_where_precedence_is_easily_lost():
+    n, d = indices("n d")
+    a, b, c = arrays("a b c")
+    rng = np.random.default_rng(3)
+    values = {name: rng.uniform(0.5, 2, 4) for name in "abc"}
+    sizes = {"N": 4, "D": 4}
+    with as_written():
+        cases = [a[n] * sympy.log(b[n]) * c[n], a[n] * sympy.tanh(b[n]) * c[n] * (1 - c[n]),
+                 total(a[d] * b[d], d) * c[n] * 2, (a[n] * sympy.log(b[n])) / c[n], (a[n]**2)**3, sympy.exp(a[n])**2,
+                 2 * (3 * a[n]), -(a[n] - b[n])**2, -a[n] * -b[n], a[n] / (b[n] / c[n]), a[n] - (b[n] - (c[n] - 1)),
+                 sympy.exp(a[n] + b[n]) * c[n], sympy.log(a[n] * b[n]) + c[n], (a[n] + b[n]) / (a[n] - 3) * c[n],
+                 sympy.Rational(1, 2) * a[n] * total(sympy.exp(b[d]), d) / c[n], 1 / a[n]**2,
+                 sympy.sign(a[n] - 1) * c[n],
+                 sympy.Max(0, a[n] - 1) * b[n], sympy.Abs(a[n] - b[n]) * c[n], -total(a[d], d) - b[n], (-a[n])**3,
+                 a[n] * (total(b[d], d) * c[n]), sympy.log(sympy.log(1 + a[n])) * b[n]]
+    for e in cases:
+        latex = Printer({})(e)
+        assert not re.search(r"\}\^\{[^}]*\}\^", latex), latex          # MathJax refuses a double exponent
+        compute = read_side(latex, values, sizes, {})
+        expected = evaluate(e, values, sizes, [n])
+        assert [compute({"n": i}) for i in range(4)] == pytest.approx(expected.tolist(), rel=1e-12), latex
+
+
+def test_printer_refuses_what_it_could_only_print_ambiguously():
+    t, = indices("t")
+    b, = arrays("b")
+    with pytest.raises(ValueError, match="only sums over a whole axis"):
+        Printer({})(sympy.Sum(b[t], (t, 1, size(t) - 1)))
+    for tex in ({"W_ih": "W", "W_hh": "W"}, {"W_ih": "W_{ih}"}):
+        with pytest.raises(ValueError, match="TEX"):
+            Printer(tex)
+    d, d2 = indices("d d'")
+    assert Printer({})(b[d2] * b[d]) in (r"b_{d}\, b_{d'}", r"b_{d'}\, b_{d}")
 
 
 def test_printer_refuses_unset_names_and_unknown_functions():

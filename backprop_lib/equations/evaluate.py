@@ -46,13 +46,22 @@ class Evaluator:
             axis, low, high = self.ranges[e]
             # axes are counted from the right end of a shape long enough for every sum
             return np.arange(low, high).reshape([-1] + [1] * axis)
-        return np.asarray(self.values[e.name] if e.name in self.values else self.sizes[e.name])
+        value = np.asarray(self.sizes[e.name] if e.is_integer else self.values[e.name])
+        if value.ndim:
+            raise ValueError(f"{e} is an array of {value.ndim} axes and stands without indices")
+        return value
 
     def gather(self, e):
         array = np.asarray(self.values[str(e.base)])
         if array.ndim != len(e.indices):
             raise ValueError(f"{e} has {len(e.indices)} indices, the array has {array.ndim} axes")
+        for index, length in zip(e.indices, array.shape):
+            # reading 0 outside is for shifted indices; a bare letter that runs on belongs to another axis
+            if index in self.ranges and self.ranges[index][2] > length:
+                raise ValueError(f"{e}: {index} runs to {self.ranges[index][2]}, but the axis has {length} entries")
         positions = [np.asarray(self(i)) for i in e.indices]
+        if any((p != np.floor(p)).any() for p in positions):
+            raise ValueError(f"{e}: an index is not a whole number")
         inside = np.asarray(True)
         for position, length in zip(positions, array.shape):
             inside = inside & (position >= 0) & (position < length)
@@ -71,6 +80,7 @@ class Evaluator:
             # counted from the right, axis j sits at -1 - j; a body that lacks the index counts length times
             present = value.ndim > axis and value.shape[-1 - axis] == length
             value = value.sum(axis=-1 - axis, keepdims=True) if present else value * length
+        self.n_axes -= len(added)                               # the axes are free again
         return value
 
     def piecewise(self, e):

@@ -5,6 +5,8 @@ The order of factors and terms is the one typed in the ledger. An expression thi
 
 import sympy
 
+from .language import size
+
 
 SUM, PRODUCT, ATOM = 1, 2, 3                                    # how tightly a piece of LaTeX holds together
 WORDS = {sympy.log: r"\log", sympy.tanh: r"\tanh"}
@@ -15,6 +17,8 @@ class Printer:
     """Turns one expression into LaTeX; `tex` maps names of more than one letter to what is set."""
 
     def __init__(self, tex):
+        if len(set(tex.values())) < len(tex) or any("_" in text for text in tex.values()):
+            raise ValueError("TEX: two names set alike, or a subscript in a name (indices follow it): write W^{ih}")
         self.tex = tex
 
     def __call__(self, e, level=SUM):
@@ -37,6 +41,8 @@ class Printer:
         raise ValueError(f"name {name!r}: say in the family's TEX how it is set")
 
     def symbol(self, e):
+        if e.is_integer:
+            return e.name, ATOM
         if e.name.startswith("d") and len(e.name) > 1 and e.name not in self.tex:
             return rf"\frac{{\partial L}}{{\partial {self.name(e.name[1:])}}}", ATOM
         return self.name(e.name), ATOM
@@ -52,6 +58,9 @@ class Printer:
     def sum(self, e):
         body, letters = e.function, []
         while isinstance(e, sympy.Sum):
+            for index, low, high in e.limits:
+                if low != 0 or sympy.expand(high - size(index) + 1) != 0:
+                    raise ValueError(f"only sums over a whole axis are a bare letter, not {(index, low, high)}")
             letters += [self(index) for index, _, _ in reversed(e.limits)]
             body = e = strip_one(e.function)
         return rf"\sum_{{{', '.join(letters)}}} {self(body, PRODUCT)}", PRODUCT
@@ -76,20 +85,25 @@ class Printer:
             numerator = sympy.Mul(*e.args[:-1], evaluate=False) if len(e.args) > 2 else e.args[0]
             if r"\frac" not in self(numerator):
                 return rf"\frac{{{self(numerator)}}}{{{self(e.args[-1].base)}}}", ATOM
-        last = len(e.args) - 1
-        return r"\, ".join(self.factor(a, last=i == last) for i, a in enumerate(e.args)), PRODUCT
+        args = list(e.args)
+        while isinstance(args[0], sympy.Mul) and not without_minus(args[0])[0] and swallows(args[0]):
+            args[:1] = args[0].args                             # (a log b) c: the logarithm is not last after all
+        text = self.factor(args[0], last=False)
+        for before, a in zip(args, args[1:]):
+            numbers = before.is_Rational and a.is_Rational
+            text += (r" \cdot " if numbers else r"\, ") + self.factor(a, last=a is args[-1])
+        return text, PRODUCT
 
     def factor(self, a, last):
-        """A sum or a logarithm would swallow what follows it, so only as the last factor may it stand bare."""
-        swallows = isinstance(a, sympy.Sum) or type(a) in WORDS
-        return self(a, PRODUCT) if last or not swallows else rf"\left( {self(a)} \right)"
+        return self(a, PRODUCT) if last or not swallows(a) else rf"\left( {self(a)} \right)"
 
     def power(self, e):
         if e.exp == -1:
             return rf"\frac{{1}}{{{self(e.base)}}}", ATOM
         base = self(e.base, ATOM)
-        # a subscripted name carries its exponent as it is; a fraction needs parentheses
-        base = rf"\left( {base} \right)" if base.startswith(r"\frac") else base
+        # a subscripted name carries its exponent as it is; a fraction or a second exponent needs parentheses
+        if base.startswith(r"\frac") or isinstance(e.base, (sympy.Pow, sympy.exp)) or "^" in base.split("_")[0]:
+            base = rf"\left( {base} \right)"
         return f"{base}^{{{self(e.exp)}}}", ATOM
 
     def piecewise(self, e):
@@ -122,6 +136,11 @@ class Printer:
         sympy.core.relational.Relational: lambda self, e: (f"{self(e.lhs)} {RELATIONS[e.func]} {self(e.rhs)}", SUM),
         **dict.fromkeys(WORDS, word),
     }
+
+
+def swallows(e):
+    """A sum or a logarithm reaches as far as the product goes on; so does a product that ends in one."""
+    return isinstance(e, sympy.Sum) or type(e) in WORDS or isinstance(e, sympy.Mul) and swallows(e.args[-1])
 
 
 def without_minus(e):

@@ -24,9 +24,21 @@ def markdown_cells(path):
 
 
 def tagged(path):
-    """The (label, block) pairs of one notebook, in reading order."""
+    """The (label, block) pairs of one notebook, in reading order.
+
+    Raises LabelError for a tag that is not a display block of its own, or that a reader would not see as one.
+    """
     _, cells = markdown_cells(path)
-    return [(m[1], m[0]) for cell in cells for m in BLOCK.finditer("".join(cell["source"]))]
+    found = []
+    for text in ("".join(cell["source"]) for cell in cells):
+        blocks = [(m[1], m[0]) for m in BLOCK.finditer(text)]
+        hidden = re.search(r"<!--|^ *(```|~~~)|~~|\\(def|let|renewcommand)\b", text, re.MULTILINE)
+        alone = len(re.findall(rf"(?:\A|\n\n){BLOCK.pattern}(?=\n\n|\n?\Z)", text, re.DOTALL))
+        if not len(blocks) == alone == text.count(r"\tag") or text.count("$$") % 2 or blocks and hidden:
+            raise LabelError(f"{path}: a tag must stand in a block of its own, $$ ... $$ between empty lines, outside "
+                             f"comments and code: {text[:60]!r}")
+        found += blocks
+    return found
 
 
 def rewrite(path, blocks):
@@ -60,7 +72,7 @@ def check_notebooks(paths, blocks):
                 raise LabelError(f"{path}: the block of ({label}) is not what the ledger prints: run `make equations`")
             labels.append(label)
         _, cells = markdown_cells(path)
-        named = set(re.findall(r"\(([A-Z]+-\d+)\)", "".join("".join(c["source"]) for c in cells)))
+        named = set(re.findall(rf"\b(?:{'|'.join(FAMILIES)})-\d+", "\n".join("".join(c["source"]) for c in cells)))
         if named - set(blocks):
             raise LabelError(f"{path}: the text names {sorted(named - set(blocks))}, which the ledger does not have")
     if labels != list(blocks):

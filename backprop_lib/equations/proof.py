@@ -47,7 +47,8 @@ def _contribution(pair, statement, variable):
     fresh = {i: Dummy(i.name, integer=True) for i in getattr(statement.lhs, "indices", ())}
     rhs = with_fresh_sums(rebuilt(statement.rhs)).xreplace(fresh)
     upstream = _total_derivative(pair, name_of(statement.lhs), tuple(fresh.values()))
-    term = upstream * sympy.diff(rhs, variable)
+    # a bracket is flat wherever it has a slope
+    term = upstream * sympy.diff(rhs, variable).replace(sympy.DiracDelta, lambda *_: sympy.S.Zero)
     for index, dummy in reversed(fresh.items()):
         term = Sum(term, (dummy, 0, size(index) - 1))
     return term
@@ -137,13 +138,39 @@ def _canonical_sum(body, limit):
             result += canonical(collapsed)
             continue
         outside, inside = term.as_independent(index, as_Add=False)
+        result += outside * _named(Sum(inside, (index, low, high)))
+    return result
+
+
+def _named(e):
+    """A sum of one product, its indices ordered by where they occur and each factor pulled out as far as it can."""
+    body, limits = e, []
+    while any(isinstance(a, Sum) for a in Mul.make_args(body)):
+        factors, body = Mul.make_args(body), sympy.S.One
+        for a in factors:
+            if isinstance(a, Sum):
+                fresh = {index: Dummy(index.name, integer=True) for index, _, _ in a.limits}
+                limits += [tuple(part.xreplace(fresh) for part in limit) for limit in a.limits]
+                a = a.function.xreplace(fresh)
+            body *= a
+
+    def occurrences(limit):
+        return sorted((name_of(a), position) for a in body.atoms(sympy.Indexed)
+                      for position, i in enumerate(a.indices) if i.has(limit[0]))
+    result = body
+    for index, low, high in sorted(limits, key=occurrences, reverse=True):
+        outside, inside = result.as_independent(index, as_Add=False)
         name = sympy.Symbol(f"_{_height(inside)}", integer=True)
-        result += outside * Sum(inside.xreplace({index: name}), (name, low, high))
+        result = outside * Sum(inside.xreplace({index: name}), (name, low, high))
     return result
 
 
 def _height(e):
-    return isinstance(e, Sum) + max(map(_height, e.args), default=0)
+    """How many indices are bound inside one another: so an outer name differs from every inner one.
+
+    SymPy folds a sum of a sum into one with two limits, so limits are counted, not sums.
+    """
+    return (len(e.limits) if isinstance(e, Sum) else 0) + max(map(_height, e.args), default=0)
 
 
 def _collapse(term, index):

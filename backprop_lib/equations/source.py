@@ -4,6 +4,8 @@ The library is never touched: a copy of the module is compiled from the changed 
 """
 
 import ast
+import copy
+import functools
 import inspect
 import io
 import pathlib
@@ -32,26 +34,42 @@ class LabelError(ValueError):
 def labelled_lines(module, source=None):
     """Every line of the module that ends in a comment such as `# (MLP-7)`, in order of appearance."""
     path = pathlib.Path(module.__file__)
-    source = path.read_text(encoding="utf-8") if source is None else source
-    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
-    text, lines = source.splitlines(), []
+    return _labelled_lines(path, path.read_text(encoding="utf-8") if source is None else source)
+
+
+@functools.lru_cache(maxsize=32)
+def _labelled_lines(path, source):
+    tree, lines, text = ast.parse(source), [], source.splitlines()
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    simple = simple_statements(tree)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         found = token.type == tokenize.COMMENT and LABEL.match(token.string)
         if found:
             number = token.start[0]
             function = next((f.name for f in functions if f.lineno <= number <= f.end_lineno), None)
-            code = text[number - 1][:token.start[1]].strip()
+            code = " ".join(line.split("#")[0].strip() for node in on_line(simple, number)[:1]
+                            for line in text[node.lineno - 1:node.end_lineno])
             lines.append(Line(found[1], path, number, function, code))
-    return lines
+    return tuple(lines)
 
 
-def assignment(tree, line):
-    """The assignment to one name that stands on a labelled line."""
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Assign, ast.AugAssign)) and node.lineno <= line.number <= node.end_lineno:
-            target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
-            if isinstance(target, ast.Name):
-                return node, target.id
+def simple_statements(tree):
+    """The statements without a body of their own: assignments, returns, calls."""
+    return [node for node in ast.walk(tree) if isinstance(node, ast.stmt) and not hasattr(node, "body")]
+
+
+def on_line(statements, number):
+    """The statements that stand on a line, or reach over it."""
+    return [node for node in statements if node.lineno <= number <= node.end_lineno]
+
+
+def assignment(statements, line):
+    """The assignment to one name that stands, alone, on a labelled line; and the name."""
+    nodes = on_line(statements, line.number)
+    if len(nodes) == 1 and isinstance(nodes[0], (ast.Assign, ast.AugAssign)):
+        targets = [nodes[0].target] if isinstance(nodes[0], ast.AugAssign) else nodes[0].targets
+        if len(targets) == 1 and isinstance(targets[0], ast.Name):
+            return nodes[0], targets[0].id
     raise LabelError(f"({line.label}) {line.path.name}:{line.number}: a label stands behind an assignment to one name")
 
 
@@ -67,11 +85,11 @@ class _Rewrite(ast.NodeTransformer):
 
 def _compiled(module, tree, **extra):
     """A fresh module from a changed syntax tree, in the same package so that its imports work."""
-    copy = types.ModuleType(module.__name__)
-    copy.__package__, copy.__file__ = module.__package__, module.__file__
-    copy.__dict__.update(extra)
-    exec(compile(ast.fix_missing_locations(tree), module.__file__, "exec"), copy.__dict__)
-    return copy
+    twin = types.ModuleType(module.__name__)
+    twin.__package__, twin.__file__ = module.__package__, module.__file__
+    twin.__dict__.update(extra)
+    exec(compile(ast.fix_missing_locations(tree), module.__file__, "exec"), twin.__dict__)
+    return twin
 
 
 def _tree(module, source):
@@ -81,11 +99,12 @@ def _tree(module, source):
 def recording(module, source=None):
     """A copy of the module, and a dict that collects {label: [value, ...]} as the labelled lines run."""
     tree, values, replace = _tree(module, source), {}, {}
+    statements = simple_statements(tree)
     for line in labelled_lines(module, source):
-        node, name = assignment(tree, line)
-        save = ast.parse(f"_values.setdefault({line.label!r}, []).append({name})").body
+        node, name = assignment(statements, line)
+        save = ast.parse(f"_values.setdefault({line.label!r}, []).append(_copied({name}))").body
         replace[node] = [node, *save]
-    return _compiled(module, _Rewrite(replace).visit(tree), _values=values), values
+    return _compiled(module, _Rewrite(replace).visit(tree), _values=values, _copied=copy.deepcopy), values
 
 
 def rewritten(module, label, change, source=None):
@@ -94,7 +113,7 @@ def rewritten(module, label, change, source=None):
     line = next((line for line in labelled_lines(module, source) if line.label == label), None)
     if line is None:
         raise LabelError(f"({label}): no line of {module.__name__} carries this label")
-    node, _ = assignment(tree, line)
+    node, _ = assignment(simple_statements(tree), line)
     node.value = change(node.value)
     return _compiled(module, tree)
 
