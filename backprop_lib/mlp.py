@@ -281,7 +281,7 @@ class BCECache(NamedTuple):
 
 @float_arrays
 def sigmoid_bce_forward(z, t):
-    """Mean binary cross-entropy of sigmoid(z) against t over all entries, from the logits; nothing overflows.
+    """Mean over all entries of the binary cross-entropy of sigmoid(z) against t, from the logits z.
 
     Shapes: z (N, K), t (N, K) in [0, 1) -> loss ()
     Raises ValueError if the shapes differ, if a target lies outside [0, 1] or if there is nothing to average.
