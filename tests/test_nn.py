@@ -902,7 +902,7 @@ def torch_model(torch, activation):
 @every_loss
 @pytest.mark.parametrize("activation", nn.ACTIVATIONS)
 def test_torch_models_and_losses_agree(activation, name):
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="compares live with PyTorch: pip install torch==2.13.0")
     theirs = torch_model(torch, activation)
     ours = nn.MLP([D, H, K], activation, rng=generator())
     ours.load_state_dict({key: p.numpy() for key, p in theirs.state_dict().items()})
@@ -921,7 +921,7 @@ def test_torch_models_and_losses_agree(activation, name):
 
 
 def test_torch_state_dict_roundtrip():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="compares live with PyTorch: pip install torch==2.13.0")
     theirs, ours = torch.nn.Linear(D, H), nn.Linear(D, H, rng=generator(), dtype=np.float32)
     ours.load_state_dict({key: p.numpy() for key, p in theirs.state_dict().items()})
     weight = ours.params["weight"].copy()
@@ -938,7 +938,7 @@ def test_torch_state_dict_roundtrip():
 
 
 def test_torch_softmax_and_slope_agree():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="compares live with PyTorch: pip install torch==2.13.0")
     x, dy = draw((N, D)), draw((N, D), seed=3)
     for ours, theirs in [(nn.Softmax(), torch.nn.Softmax(-1)), (nn.LeakyReLU(0.3), torch.nn.LeakyReLU(0.3))]:
         x_torch = torch.tensor(x, requires_grad=True)

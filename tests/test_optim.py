@@ -82,7 +82,7 @@ def test_the_stored_runs_tell_every_setting_apart():
 
 @pytest.mark.parametrize("run", RUNS)
 def test_torch_live_trajectories_agree(run):
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="compares live with PyTorch: pip install torch==2.13.0")
     _, theirs, settings = RUNS[run]
     start, gradients = STORED["start.weight"], STORED["gradients.weight"]
     path = MAKER["trajectory"](torch, theirs, settings, start, gradients)
@@ -91,7 +91,7 @@ def test_torch_live_trajectories_agree(run):
 
 
 def test_torch_has_the_same_defaults():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="compares live with PyTorch: pip install torch==2.13.0")
     model = model_of()
     for ours, theirs in [(optim.AdaGrad, torch.optim.Adagrad), (optim.RMSProp, torch.optim.RMSprop),
                          (optim.Adam, torch.optim.Adam)]:
@@ -103,7 +103,7 @@ def test_torch_has_the_same_defaults():
 
 
 def test_torch_clips_almost_alike():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="compares live with PyTorch: pip install torch==2.13.0")
     grads = model_of().grads
     tensors = [torch.zeros(g.shape, dtype=torch.float64, requires_grad=True) for g in grads.values()]
     for tensor, g in zip(tensors, grads.values()):
