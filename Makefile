@@ -26,7 +26,7 @@ $(VENV)/.%: pyproject.toml
 
 lab: export TQDM_DISABLE =
 lab: $(VENV)/.lab
-	$(BIN)/jupyter lab $(LAB_ARGS) notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_ARGS)
 
 test: $(VENV)/.test
 	$(BIN)/python -m backprop_lib.equations

@@ -18,11 +18,11 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-from numpy.exceptions import ComplexWarning
 
 from .shapes import parse_shapes
 
 
+COMPLEX_WARNING = getattr(np, "exceptions", np).ComplexWarning    # NumPy 1.25 moved it
 COMPLEX_STEP = 1e-30
 CENTRAL_STEP = 1e-5
 LIMITS = {"complex": 1e-12, "central": 1e-7}
@@ -150,8 +150,7 @@ def _complex_reference(forward, args, name, which, cotangents, rng):
     """The complex step, once a rough difference along one direction has shown that no imaginary part got lost."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", np.exceptions.ComplexWarning if hasattr(np, "exceptions")
-                                  else ComplexWarning)
+            warnings.simplefilter("error", COMPLEX_WARNING)
             reference = complex_step(forward, args, which, cotangents)
     except (TypeError, Warning) as error:
         raise TypeError(f"check_gradients: forward cannot carry complex numbers in {name} ({error}); "
