@@ -1,6 +1,5 @@
 """The project's own promises: the files agree with each other, and with what the README says."""
 
-import json
 import pathlib
 import re
 import subprocess
@@ -85,5 +84,3 @@ def test_notebook_order_is_alphabetical_reading_order():
     """`sorted` is what `make equations` and the label test rely on."""
     names = [path.name for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
     assert names == sorted(names, key=lambda name: re.match(r"(\d\d)([a-z]?)_", name).groups())
-    for name in names:
-        assert json.loads((ROOT / "notebooks" / name).read_text(encoding="utf-8"))["nbformat"] == 4

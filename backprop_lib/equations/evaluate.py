@@ -8,6 +8,8 @@ import numpy as np
 import sympy
 from sympy import Function
 
+from .language import size
+
 
 FUNCTIONS = {sympy.exp: np.exp, sympy.log: np.log, sympy.tanh: np.tanh, sympy.Abs: np.abs, sympy.sign: np.sign}
 RELATIONS = {sympy.Gt: np.greater, sympy.Ge: np.greater_equal, sympy.Lt: np.less, sympy.Le: np.less_equal,
@@ -32,7 +34,7 @@ class Evaluator:
 
     def __init__(self, values, sizes, free):
         self.values, self.sizes = values, sizes
-        self.ranges = {index: (axis, 0, sizes[_capital(index)]) for axis, index in enumerate(free)}
+        self.ranges = {index: (axis, 0, sizes[size(index).name]) for axis, index in enumerate(free)}
         self.n_axes = len(free)
 
     def __call__(self, e):
@@ -119,10 +121,6 @@ class Evaluator:
     }
 
 
-def _capital(index):
-    return index.name.rstrip("'_0123456789").upper()
-
-
 def evaluate(expression, values, sizes, free=()):
     """The array of the expression's values, one axis for each index in `free`, in that order.
 
@@ -130,6 +128,6 @@ def evaluate(expression, values, sizes, free=()):
     """
     free = list(free)
     value = np.asarray(Evaluator(values, sizes, free[::-1])(with_fresh_sums(sympy.sympify(expression))), dtype=float)
-    shape = tuple(sizes[_capital(index)] for index in free)
+    shape = tuple(sizes[size(index).name] for index in free)
     return np.broadcast_to(value.reshape(value.shape[value.ndim - len(shape):] if value.ndim > len(shape)
                                          else value.shape), shape).copy()
