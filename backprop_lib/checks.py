@@ -134,3 +134,142 @@ def require_shape(owner, shape):
     if any(size < 0 for size in shape):
         raise ValueError(f"{owner}: shape must have no negative size, got {tuple(shape)}")
     return tuple(int(size) for size in shape)
+
+
+# ------------------------------------------------------------------------------------------------ images and windows
+
+def require_axes(owner, name, x, shape):
+    """As many axes as `shape`, such as "(N, C, I, J)", has letters."""
+    if x.ndim != shape.count(",") + 1:
+        raise ValueError(f"{owner}: {name} must have shape {shape}, got {x.shape}")
+
+
+def require_cotangent(owner, name, dy, shape):
+    """Exactly the shape of the output: einsum would broadcast a 1."""
+    if np.shape(dy) != tuple(shape):
+        raise ValueError(f"{owner}: {name} must have the shape {tuple(shape)} of the output, got {np.shape(dy)}")
+
+
+def require_pixels(owner, x):
+    if 0 in x.shape[2:]:
+        raise ValueError(f"{owner}: x must have at least one pixel, got shape {x.shape}")
+
+
+def require_flag(owner, name, value):
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{owner}: {name} must be True or False, got {value!r}")
+
+
+def require_pair(owner, name, value, least):
+    """A whole number of at least `least`, for rows and columns, or a pair of them; returns a pair of ints."""
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    expected = f"a whole number of at least {least}, or a pair of them (rows, columns)"
+    if not all(isinstance(v, numbers.Integral) and not isinstance(v, (bool, np.bool_)) for v in pair):
+        raise TypeError(f"{owner}: {name} must be {expected}, got {value!r}")
+    if len(pair) != 2 or min(pair) < least:
+        raise ValueError(f"{owner}: {name} must be {expected}, got {value!r}")
+    return tuple(map(int, pair))
+
+
+def require_fit(owner, image, kernel, padding=(0, 0), dilation=(1, 1)):
+    """Room for at least one window."""
+    padded = tuple(i + 2*m for i, m in zip(image, padding))
+    spans = tuple(e*(r - 1) + 1 for r, e in zip(kernel, dilation))
+    if 0 in kernel:
+        raise ValueError(f"{owner}: the kernel must have at least one tap, got size {_times(kernel)}")
+    if any(span > i for span, i in zip(spans, padded)):
+        raise ValueError(f"{owner}: the kernel must not be larger than the padded image: it must fit into "
+                         f"{_times(padded)}, got {_times(spans)} (kernel_size {_times(kernel)}, padding "
+                         f"{_times(padding[:len(image)])}, dilation {_times(dilation[:len(image)])})")
+
+
+def _times(sizes):
+    return " x ".join(map(str, sizes))
+
+
+def require_windows(owner, x, kernel_size, stride, padding, dilation):
+    """Options that fit each other and the image; returns them as pairs: kernel_size, stride, padding, dilation."""
+    require_axes(owner, "x", x, "(N, C, I, J)")
+    kernel_size = require_pair(owner, "kernel_size", kernel_size, 1)
+    stride, padding, dilation = require_slide(owner, stride, padding, dilation)
+    require_fit(owner, x.shape[2:], kernel_size, padding, dilation)
+    return kernel_size, stride, padding, dilation
+
+
+def require_slide(owner, stride, padding, dilation):
+    """Returns the three as pairs."""
+    return (require_pair(owner, "stride", stride, 1), require_pair(owner, "padding", padding, 0),
+            require_pair(owner, "dilation", dilation, 1))
+
+
+def require_pool(owner, x, kernel_size, stride, padding, dilation):
+    """The same for a pooling layer, where stride=None means kernel_size."""
+    options = require_windows(owner, x, kernel_size, kernel_size if stride is None else stride, padding, dilation)
+    require_half(owner, options[0], options[2])
+    return options
+
+
+def require_half(owner, kernel_size, padding):
+    """Padding of at most half the window: otherwise some windows would see nothing else."""
+    if any(2*m > r for m, r in zip(padding, kernel_size)):
+        raise ValueError(f"{owner}: padding must be at most half of kernel_size {kernel_size}, got {padding}")
+
+
+def require_taps(owner, inside):
+    """Every window (P, Q) has a tap (R, S) on the image."""
+    blind = np.argwhere(~inside.any(axis=(2, 3)))
+    if len(blind):
+        raise ValueError(f"{owner}: padding and dilation must leave every window a pixel of the image, got a window "
+                         f"{tuple(map(int, blind[0]))} that sees padding only")
+
+
+def require_groups(owner, groups, **channels):
+    """A whole number that divides each of the numbers of channels, given by name."""
+    if isinstance(groups, (bool, np.bool_)) or not isinstance(groups, numbers.Integral):
+        raise TypeError(f"{owner}: groups must be a whole number of at least 1, got {groups!r}")
+    if groups < 1:
+        raise ValueError(f"{owner}: groups must be a whole number of at least 1, got {groups}")
+    for name, number in channels.items():
+        if number % groups:
+            raise ValueError(f"{owner}: groups must divide {name}, expected a divisor of {number}, got {groups}")
+    return int(groups)
+
+
+def require_convolution(owner, x, W, b, groups=1, transposed=False):
+    """Images, filters and biases that fit each other; returns groups."""
+    require_axes(owner, "x", x, "(N, F, P, Q)" if transposed else "(N, C, I, J)")
+    require_axes(owner, "W", W, "(F, C/groups, R, S)")
+    require_axes(owner, "b", b, "(C)" if transposed else "(F)")
+    if 0 in W.shape[2:]:
+        raise ValueError(f"{owner}: W must have at least one tap, got shape {W.shape}")
+    G = require_groups(owner, groups, **{"the channels of x": x.shape[1], "the filters of W": len(W)})
+    incoming, outgoing = (len(W), W.shape[1]*G) if transposed else (W.shape[1]*G, len(W))
+    if x.shape[1] != incoming:
+        raise ValueError(f"{owner}: x must have the {incoming} channels that W {W.shape} with groups={G} expects, got "
+                         f"{x.shape[1]}: x {x.shape}")
+    if len(b) != outgoing:
+        raise ValueError(f"{owner}: b must have shape ({outgoing},), one bias for each channel that comes out, got "
+                         f"{b.shape}")
+    return G
+
+
+def require_output_padding(owner, output_padding, stride, dilation):
+    """Rows added at the end, fewer than would fit another window; returns a pair."""
+    output_padding = require_pair(owner, "output_padding", output_padding, 0)
+    if any(o >= max(u, e) for o, u, e in zip(output_padding, stride, dilation)):
+        raise ValueError(f"{owner}: output_padding must be smaller than stride {stride} or dilation {dilation}, got "
+                         f"{output_padding}")
+    return output_padding
+
+
+def require_transposed(owner, x, kernel_size, stride, padding, dilation, output_padding):
+    """The options of a transposed convolution as pairs: (kernel_size, stride, padding, dilation), output_padding."""
+    require_pixels(owner, x)
+    kernel_size = require_pair(owner, "kernel_size", kernel_size, 1)
+    stride, padding, dilation = require_slide(owner, stride, padding, dilation)
+    output_padding = require_output_padding(owner, output_padding, stride, dilation)
+    sizes = [(p - 1)*u + e*(r - 1) + 1 - 2*m + o for p, r, u, m, e, o in zip(
+        x.shape[2:], kernel_size, stride, padding, dilation, output_padding)]
+    if min(sizes) < 1:
+        raise ValueError(f"{owner}: padding {padding} must leave an image of at least 1 x 1, got {_times(sizes)}")
+    return (kernel_size, stride, padding, dilation), output_padding

@@ -2,10 +2,12 @@
 
     Shapes: z (N, K), t (N) in 0..K-1 -> loss ()
 
-Capitals are sizes, `4H` is four times H, `K-1` one less than K, `()` is a number. `in a..b` asks for integers,
-`in [a, b)` for floats of that range; everything else is standard normal. The line may go on over several lines.
+Capitals are sizes, `4H` is four times H, `CIJ` a product, `K-1` one less than K, `C/groups` C divided by the argument
+groups, `()` is a number. `in a..b` asks for integers, `in [a, b)` for floats of that range; everything else is standard
+normal. The line may go on over several lines. Arguments that it does not name are options, such as a stride.
 """
 
+import inspect
 import math
 import re
 from typing import NamedTuple
@@ -13,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 
-# Different primes: two sizes that are equal, or divide each other, would let a wrong axis pass.
-PRIMES = {"N": 3, "K": 5, "D": 7, "H": 11}
+# Different primes wherever they meet: two sizes that are equal, or divide each other, would let a wrong axis pass.
+PRIMES = {"N": 3, "K": 5, "D": 7, "H": 11, "C": 2, "F": 7, "I": 17, "J": 29, "R": 5, "S": 11, "P": 13, "Q": 19}
 
-DIM = r"\d*[A-Z]|\d+"
+DIM = r"\d*[A-Z]+(?:/[a-z_]+)?|\d+"
 DIMS = rf"(?:{DIM})(?:[+-](?:{DIM}))*"
 ITEM = re.compile(rf"(\w+) \(((?:{DIMS})(?:, {DIMS})*)?\)(?: in (-?{DIMS}\.\.-?{DIMS}|\[[^,\]]+, [^,\]]+\)))?")
 
@@ -60,8 +62,9 @@ def size_of(dim, sizes):
     if not re.fullmatch(rf"-?{DIMS}", dim):
         raise ValueError(f"cannot read the dimension {dim!r}")
     total = 0
-    for sign, factor, letter, number in re.findall(r"([+-]?)(?:(\d*)([A-Z])|(\d+))", dim):
-        value = int(factor or 1) * sizes[letter] if letter else int(number)
+    for sign, factor, letters, divisor, number in re.findall(r"([+-]?)(?:(\d*)([A-Z]+)(?:/([a-z_]+))?|(\d+))", dim):
+        value = int(factor or 1) * math.prod(sizes[letter] for letter in letters) if letters else int(number)
+        value //= sizes.get(divisor, 1)
         total += -value if sign == "-" else value
     return total
 
@@ -88,5 +91,17 @@ def build(argument, rng, sizes=PRIMES):
 
 
 def build_inputs(function, rng, sizes=PRIMES):
-    """Random arguments for a forward function, in order."""
-    return [build(argument, rng, sizes) for argument in parse_shapes(function)[0]]
+    """Arguments for a forward function, in order: random arrays, then its options as `sizes` has them by name."""
+    arrays = parse_shapes(function)[0]
+    named = {argument.name for argument in arrays}
+    options = [p for p in inspect.signature(function).parameters.values() if p.name not in named]
+    sizes = {"kernel_size": (sizes.get("R"), sizes.get("S")), **sizes}
+    return [build(argument, rng, sizes) for argument in arrays] + [sizes.get(p.name, p.default) for p in options]
+
+
+def sizes_found(forward, outputs, sizes=PRIMES):
+    """`sizes`, but letters that only the outputs have, such as P, are what the returned arrays show."""
+    inputs, returned = parse_shapes(forward)
+    given = {letter for argument in inputs for letter in re.findall("[A-Z]", "".join(argument.dims))}
+    return {**sizes, **{dim: n for argument, y in zip(returned, outputs) for dim, n in zip(argument.dims, np.shape(y))
+                        if re.fullmatch("[A-Z]", dim) and dim not in given}}

@@ -8,8 +8,9 @@ import math
 import re
 
 
-TOKEN = re.compile(r"\\left\(|\\right\)|\\left\||\\right\||\\begin\{cases\}|\\end\{cases\}|\\text\{[^}]*\}"
-                   r"|\\mathrm\{sign\}|\\\\|\\,|\\[a-zA-Z]+|\d+|[a-zA-Z]'*|[-+=<>^_{}\[\],&]")
+TOKEN = re.compile(r"\\left\(|\\right\)|\\left\||\\right\||\\left\\lfloor|\\right\\rfloor|\\begin\{cases\}"
+                   r"|\\end\{cases\}|\\text\{[^}]*\}|\\mathrm\{sign\}|\\\\|\\,|\\[a-zA-Z]+|\d+|[a-zA-Z]'*"
+                   r"|[-+=<>^_{}\[\],&]")
 
 
 class Reader:
@@ -48,7 +49,8 @@ class Reader:
             terms.append(lambda i, f=term, s=sign: s * f(i))
         return lambda i: math.fsum(f(i) for f in terms)
 
-    STOP = ("", "+", "-", "}", "]", r"\right)", r"\right|", ",", "&", r"\\", r"\end{cases}", "=", ">", "<")
+    STOP = ("", "+", "-", "}", "]", r"\right)", r"\right|", r"\right\rfloor", ",", "&", r"\\",
+            r"\end{cases}", "=", ">", "<")
 
     def product(self):
         factors = [self.power()]
@@ -76,13 +78,17 @@ class Reader:
         if token == r"\left|":
             inside = self.between(r"\left|", r"\right|")
             return lambda i: abs(inside(i))
+        if token == r"\left\lfloor":
+            inside = self.between(r"\left\lfloor", r"\right\rfloor")
+            return lambda i: math.floor(inside(i) + 1e-9)       # 49 * (1 / 49) is less than 1
         if token == "[":
             return self.bracket()
         if token == "e" and self.peek(1) == "^":
             self.at += 2
             exponent = self.group()
             return lambda i: math.exp(exponent(i))
-        rule = {r"\frac": self.fraction, r"\sum": self.sum, r"\max": self.max, r"\begin{cases}": self.cases}.get(token)
+        rule = {r"\frac": self.fraction, r"\sum": self.sum, r"\prod": self.sum, r"\max": self.max,
+                r"\begin{cases}": self.cases}.get(token)
         if rule:
             return rule()
         if token == r"\mathrm{sign}":
@@ -125,7 +131,8 @@ class Reader:
         return lambda i: above(i) / below(i)
 
     def sum(self):
-        for token in (r"\sum", "_", "{"):
+        combine = {r"\sum": math.fsum, r"\prod": math.prod}[self.take()]
+        for token in ("_", "{"):
             self.take(token)
         letters = []
         while self.peek() != "}":
@@ -139,7 +146,7 @@ class Reader:
             if not rest:
                 return body(i)
             size = self.sizes[rest[0].rstrip("'").upper()]
-            return math.fsum(run({**i, rest[0]: v}, rest[1:]) for v in range(size))
+            return combine(run({**i, rest[0]: v}, rest[1:]) for v in range(size))
         return run
 
     def max(self):
@@ -176,11 +183,14 @@ class Reader:
         if self.peek() != "_":
             return lambda i: i[name] if name in i else float({**self.sizes, **self.values}[name])
         self.take("_")
+        if self.peek().isdigit():                               # u_0, one of two numbers
+            number = f"{name}_{self.take()}"
+            return lambda i: self.sizes[number]
         self.take("{")
-        commas = "," in self.tokens[self.at:self.tokens.index("}", self.at)]
+        letters = all(re.fullmatch("[a-zA-Z]'*", t) for t in self.tokens[self.at:self.tokens.index("}", self.at)])
         subscripts = []
         while self.peek() != "}":
-            subscripts.append(self.expression() if commas else self.variable())
+            subscripts.append(self.variable() if letters else self.expression())
             if self.peek() == ",":
                 self.take()
         self.take("}")

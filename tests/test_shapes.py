@@ -6,7 +6,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from backprop_lib.shapes import PRIMES, Argument, build, build_inputs, parse_shapes, shape_of, size_of
+from backprop_lib import cnn, mlp
+from backprop_lib.shapes import PRIMES, Argument, build, build_inputs, parse_shapes, shape_of, size_of, sizes_found
 
 
 SIZES = {"N": 3, "T": 13, "D": 7, "H": 11, "K": 5}
@@ -115,10 +116,33 @@ def test_an_unknown_letter_is_refused():
         size_of("Q", SIZES)
 
 
-def test_the_standard_sizes_are_different_primes_above_2():
-    assert all(value > 2 and all(value % d for d in range(2, value)) for value in PRIMES.values())
-    assert all(a != b for a, b in combinations(PRIMES.values(), 2))
-    assert {"N", "D", "H", "K"} <= set(PRIMES)
+def test_the_standard_sizes_are_primes_and_differ_where_they_meet():
+    assert all(value > 1 and all(value % d for d in range(2, value)) for value in PRIMES.values())
+    for module in (mlp, cnn):
+        for name in [name for name in dir(module) if name.endswith("_forward")]:
+            inputs, _ = parse_shapes(getattr(module, name))
+            letters = {dim[0] for argument in inputs for dim in argument.dims}
+            assert all(PRIMES[a] != PRIMES[b] for a, b in combinations(letters, 2)), name
+
+
+def test_products_and_groups():
+    sizes = {"C": 6, "I": 5, "J": 7}
+    assert size_of("CIJ", sizes) == 210 and size_of("2C", sizes) == 12 and size_of("CI-1", sizes) == 29
+    assert size_of("C/groups", sizes) == 6 and size_of("C/groups", {**sizes, "groups": 3}) == 2
+
+
+def test_options_come_from_the_sizes_or_their_defaults():
+    rng = np.random.default_rng(0)
+    *arrays, stride, padding, dilation, groups = build_inputs(cnn.conv2d_forward, rng, {**PRIMES, "C": 4, "F": 6,
+                                                                                       "stride": (2, 1), "groups": 2})
+    assert (stride, padding, dilation, groups) == ((2, 1), 0, 1, 2)
+    assert [a.shape for a in arrays] == [(3, 4, 17, 29), (6, 2, 5, 11), (6,)]
+    assert build_inputs(cnn.avg_pool2d_forward, rng)[1:] == [(5, 11), None, 0, True]
+
+
+def test_letters_of_the_outputs_alone_are_found_in_the_arrays():
+    sizes = sizes_found(cnn.max_pool2d_forward, [np.zeros((3, 2, 4, 6))], PRIMES)
+    assert sizes == {**PRIMES, "P": 4, "Q": 6}
 
 
 def test_shapes_follow_the_letters():

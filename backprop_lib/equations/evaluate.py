@@ -21,7 +21,7 @@ def with_fresh_sums(expression):
     if not expression.args or isinstance(expression, sympy.Indexed):
         return expression
     args = [with_fresh_sums(a) for a in expression.args]
-    if isinstance(expression, sympy.Sum):
+    if isinstance(expression, (sympy.Sum, sympy.Product)):
         for position, (index, low, high) in enumerate(args[1:], start=1):
             fresh = sympy.Dummy(index.name, integer=True)
             args[0] = args[0].xreplace({index: fresh})
@@ -71,6 +71,7 @@ class Evaluator:
         return np.where(inside, array[safe], 0)
 
     def sum(self, e):
+        """A sum or a product."""
         body, added = e.function, []
         for index, low, high in e.limits:
             self.ranges[index] = (self.n_axes, int(self(low)), int(self(high)) + 1)
@@ -81,7 +82,10 @@ class Evaluator:
         for axis, length in zip(added, lengths):
             # counted from the right, axis j sits at -1 - j; a body that lacks the index counts length times
             present = value.ndim > axis and value.shape[-1 - axis] == length
-            value = value.sum(axis=-1 - axis, keepdims=True) if present else value * length
+            if isinstance(e, sympy.Product):
+                value = value.prod(axis=-1 - axis, keepdims=True) if present else value**length
+            else:
+                value = value.sum(axis=-1 - axis, keepdims=True) if present else value * length
         self.n_axes -= len(added)                               # the axes are free again
         return value
 
@@ -90,6 +94,11 @@ class Evaluator:
         for branch, condition in reversed(e.args):
             value = np.where(self(condition), self(branch), value)
         return value
+
+    def floor(self, e):
+        """By whole numbers: 49 * (1 / 49) is less than 1 in floating point."""
+        numerator, denominator = e.args[0].as_numer_denom()
+        return np.floor_divide(self(numerator), self(denominator))
 
     def product(self, e):
         value = 1
@@ -106,6 +115,8 @@ class Evaluator:
     KINDS = {
         sympy.Indexed: gather,
         sympy.Sum: sum,
+        sympy.Product: sum,
+        sympy.floor: floor,
         sympy.Symbol: symbol,
         sympy.Number: lambda self, e: np.asarray(float(e) if not e.is_Integer else int(e)),
         sympy.Add: plus,

@@ -5,9 +5,9 @@ import functools
 import numpy as np
 
 from ..gradcheck import LIMITS, GradientError, check_gradients, explain
-from ..shapes import build_inputs
+from ..shapes import build_inputs, parse_shapes
 from .language import name_of
-from .ledger import FAMILIES, family
+from .ledger import FAMILIES, all_sizes, arguments, family
 
 
 def exercise(forward, backward, *args):
@@ -17,7 +17,12 @@ def exercise(forward, backward, *args):
     says, and a wrong gradient is named with its equation. Unlike `check_gradients` this does not raise for a wrong
     gradient: an exercise that is not done yet must not stop the notebook.
     """
-    labels, wrt = _labels(forward)
+    of, pair = _located(forward)
+    labels, wrt = {}, None
+    if pair:
+        labels = {name_of(s.lhs): s.label for s in pair.all_backward}
+        wrt = [gradient.name[1:] for gradient in parse_shapes(pair.backward_function)[1]]
+        args = args or arguments(pair, forward, np.random.default_rng(0), all_sizes(pair, of.sizes[0]))
     args = args or build_inputs(forward, np.random.default_rng(0))
     try:
         report = check_gradients(forward, _explained(backward, args), *args, wrt=wrt, limit=np.inf)
@@ -44,11 +49,10 @@ def _explained(backward, args):
     return explained
 
 
-def _labels(forward):
-    """{gradient name: label} and the names to check, if forward is a function of the ledger."""
-    for prefix in FAMILIES:
-        for pair in family(prefix).pairs:
+def _located(forward):
+    """Family and pair of a function of the ledger, or None twice."""
+    for of in map(family, FAMILIES):
+        for pair in of.pairs:
             if pair.forward_function is forward:
-                labels = {name_of(s.lhs): s.label for s in pair.backward}
-                return labels, [name[1:] for name in labels]
-    return {}, None
+                return of, pair
+    return None, None

@@ -40,6 +40,13 @@ def total(expression, *over):
     return expression
 
 
+def product(expression, *over):
+    """Product over each index, from 0 to its size - 1, outermost first."""
+    for index in reversed(over):
+        expression = sympy.Product(expression, (index, 0, size(index) - 1))
+    return expression
+
+
 def one_if(condition):
     """Iverson's bracket: 1 where the condition holds, else 0. At a kink the strict inequality decides."""
     if isinstance(condition, sympy.Eq):
@@ -62,20 +69,40 @@ class Statement(NamedTuple):
 class Pair(NamedTuple):
     """The statements of one forward function and of its backward function.
 
-    `external` names the cotangent of an output where it is not d + the output's name.
+    external  the cotangent of an output where it is not d + the output's name, {output: cotangent}
+    options   what an argument such as stride is called in the statements, {argument: symbol or tuple of them}
+    sizes     sizes that follow from others, [(size, expression), ...]
+    inner     a Pair that the forward function starts with and the backward function ends with; its statements hold too
     """
     forward_function: object
     backward_function: object
     forward: tuple
     backward: tuple
     external: dict
+    options: dict
+    sizes: tuple
+    inner: "Pair"
 
     @property
     def statements(self):
         return self.forward + self.backward
 
+    @property
+    def all_forward(self):
+        return (self.inner.forward if self.inner else ()) + self.forward
 
-def pair(forward_function, backward_function, forward, backward, external=None):
+    @property
+    def all_backward(self):
+        return self.backward + (self.inner.backward if self.inner else ())
+
+    @property
+    def all_sizes(self):
+        """A statement about a size, P = ..., counts among them."""
+        stated = tuple((s.lhs, s.rhs) for s in self.all_forward if s.lhs.is_Symbol and s.lhs.is_integer)
+        return self.sizes + stated
+
+
+def pair(forward_function, backward_function, forward, backward, external=None, options=None, sizes=(), inner=None):
     """A Pair from lists of (label, lhs, rhs)."""
     return Pair(forward_function, backward_function, tuple(Statement(*s) for s in forward),
-                tuple(Statement(*s) for s in backward), external or {})
+                tuple(Statement(*s) for s in backward), external or {}, options or {}, tuple(sizes), inner)

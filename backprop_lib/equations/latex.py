@@ -56,14 +56,16 @@ class Printer:
         return f"{self.name(name)}_{{{subscript}}}", ATOM
 
     def sum(self, e):
+        """A sum or a product over whole axes."""
+        sign, kind = (r"\sum", sympy.Sum) if isinstance(e, sympy.Sum) else (r"\prod", sympy.Product)
         body, letters = e.function, []
-        while isinstance(e, sympy.Sum):
+        while isinstance(e, kind):
             for index, low, high in e.limits:
                 if low != 0 or sympy.expand(high - size(index) + 1) != 0:
                     raise ValueError(f"only sums over a whole axis are a bare letter, not {(index, low, high)}")
             letters += [self(index) for index, _, _ in reversed(e.limits)]
             body = e = strip_one(e.function)
-        return rf"\sum_{{{', '.join(letters)}}} {self(body, PRODUCT)}", PRODUCT
+        return rf"{sign}_{{{', '.join(letters)}}} {self(body, PRODUCT)}", PRODUCT
 
     def plus(self, e):
         text = ""
@@ -114,12 +116,21 @@ class Printer:
     def word(self, e):
         return f"{WORDS[e.func]} {self(e.args[0], PRODUCT)}", PRODUCT
 
+    def bracket(self, e):
+        """[a > b] for the step of a - b."""
+        low = "0"
+        high = e.args[0]
+        if isinstance(high, sympy.Add) and len(high.args) == 2 and without_minus(high.args[1])[0]:
+            high, low = high.args[0], self(without_minus(high.args[1])[1])
+        return f"[{self(high)} > {low}]", ATOM
+
     def sign(self, e):
         return rf"\mathrm{{sign}}\left( {self(e.args[0])} \right)", ATOM
 
     KINDS = {
         sympy.Indexed: indexed,
         sympy.Sum: sum,
+        sympy.Product: sum,
         sympy.Symbol: symbol,
         sympy.Integer: lambda self, e: (str(e), ATOM if e >= 0 else SUM),
         sympy.Rational: lambda self, e: (rf"\frac{{{e.p}}}{{{e.q}}}", ATOM),
@@ -130,7 +141,8 @@ class Printer:
         sympy.Abs: lambda self, e: (rf"\left| {self(e.args[0])} \right|", ATOM),
         sympy.Max: lambda self, e: (rf"\max\left( {', '.join(map(self, e.args))} \right)", ATOM),
         sympy.KroneckerDelta: lambda self, e: (f"[{self(e.args[0])} = {self(e.args[1])}]", ATOM),
-        sympy.Heaviside: lambda self, e: (f"[{self(e.args[0])} > 0]", ATOM),
+        sympy.Heaviside: bracket,
+        sympy.floor: lambda self, e: (rf"\left\lfloor {self(e.args[0])} \right\rfloor", ATOM),
         sympy.sign: sign,
         sympy.Piecewise: piecewise,
         sympy.core.relational.Relational: lambda self, e: (f"{self(e.lhs)} {RELATIONS[e.func]} {self(e.rhs)}", SUM),
@@ -140,7 +152,8 @@ class Printer:
 
 def swallows(e):
     """A sum or a logarithm reaches as far as the product goes on; so does a product that ends in one."""
-    return isinstance(e, sympy.Sum) or type(e) in WORDS or isinstance(e, sympy.Mul) and swallows(e.args[-1])
+    return (isinstance(e, (sympy.Sum, sympy.Product)) or type(e) in WORDS
+            or isinstance(e, sympy.Mul) and swallows(e.args[-1]))
 
 
 def without_minus(e):

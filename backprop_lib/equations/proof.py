@@ -9,7 +9,7 @@ executed; `canonical` collapses them, so that both sides can be compared as form
 """
 
 import sympy
-from sympy import Dummy, Heaviside, KroneckerDelta, Mul, Piecewise, Sum
+from sympy import Dummy, Heaviside, KroneckerDelta, Mul, Piecewise, Product, Sum
 
 from .evaluate import with_fresh_sums
 from .language import name_of, size
@@ -32,11 +32,11 @@ def chain_rule(pair, lhs):
 def _total_derivative(pair, name, indices, skip_entry=False):
     """dL/d name[indices]: its own backward statement if there is one, else the chain rule one step further."""
     outputs = _outputs(pair)
-    entries = {name_of(s.lhs) for s in pair.backward}
+    entries = {name_of(s.lhs) for s in pair.all_backward}
     if not skip_entry and f"d{name}" in entries:
         return _symbol(f"d{name}", indices)
     derivative = _symbol(pair.external.get(name, f"d{name}"), indices) if name in outputs else sympy.S.Zero
-    for statement in pair.forward:
+    for statement in pair.all_forward:
         if _uses(statement.rhs, name):
             derivative += _contribution(pair, statement, _symbol(name, indices))
     return derivative
@@ -47,11 +47,23 @@ def _contribution(pair, statement, variable):
     fresh = {i: Dummy(i.name, integer=True) for i in getattr(statement.lhs, "indices", ())}
     rhs = with_fresh_sums(rebuilt(statement.rhs)).xreplace(fresh)
     upstream = _total_derivative(pair, name_of(statement.lhs), tuple(fresh.values()))
-    # a bracket is flat wherever it has a slope
-    term = upstream * sympy.diff(rhs, variable).replace(sympy.DiracDelta, lambda *_: sympy.S.Zero)
+    term = upstream * _slope(rhs, variable)
     for index, dummy in reversed(fresh.items()):
         term = Sum(term, (dummy, 0, size(index) - 1))
     return term
+
+
+def _slope(e, variable):
+    """The derivative. A bracket is flat wherever it has a slope, and so is a product of brackets."""
+    brackets, products = {}, {}
+    e = e.replace(lambda a: isinstance(a, (Heaviside, KroneckerDelta)),
+                  lambda a: brackets.setdefault(a, Dummy(real=True)))
+    e = e.replace(lambda a: isinstance(a, Product) and not _uses(a, name_of(variable)),
+                  lambda a: products.setdefault(a, Dummy(real=True)))
+    if e.atoms(Product) and _uses(e, name_of(variable)):
+        raise TypeError(f"{variable} in a product over an index: there is no rule for its derivative")
+    slope = sympy.diff(e, variable).xreplace({dummy: a for a, dummy in products.items()})
+    return slope.xreplace({dummy: a for a, dummy in brackets.items()})
 
 
 def _symbol(name, indices):
@@ -72,9 +84,13 @@ def _outputs(pair):
 # --------------------------------------------------------------------------------------------- comparing formulas
 
 def same_formula(pair, left, right):
-    """True if SymPy shows left = right once every intermediate name is written out by its forward statement."""
-    both = [canonical(_written_out(pair, rebuilt(side))) for side in (left, right)]
-    sums = {}
+    """True if SymPy shows left = right, as they stand or with every intermediate name written out by its statement."""
+    left, right = rebuilt(left), rebuilt(right)
+    return _same(left, right) or _same(_written_out(pair, left), _written_out(pair, right))
+
+
+def _same(left, right):
+    both, sums = [canonical(side) for side in (left, right)], {}
     difference = sympy.expand(both[0] - both[1])
     difference = difference.xreplace({s: sums.setdefault(s, Dummy(real=True)) for s in _outer_sums(difference)})
     return difference == 0 or sympy.simplify(difference.rewrite(sympy.exp)) == 0
@@ -88,7 +104,7 @@ def _outer_sums(e):
 
 def _written_out(pair, e):
     """Replace the names that forward statements define by their right-hand sides, last statement first."""
-    for statement in reversed(pair.forward):
+    for statement in reversed(pair.all_forward):
         e = _with_definition(e, statement.lhs, rebuilt(statement.rhs))
     return e
 
@@ -102,7 +118,9 @@ def _with_definition(e, lhs, rhs):
 def canonical(e):
     """Cases become brackets, deltas under a sum are collapsed, factors without the index leave the sum, and a bound
     index is named by the number of sums nested inside its own: equal formulas become equal expressions."""
-    if not e.args or isinstance(e, sympy.Indexed):
+    if isinstance(e, sympy.Indexed):
+        return e.base[tuple(map(sympy.expand, e.indices))]
+    if not e.args:
         return e
     if isinstance(e, Heaviside):
         return Heaviside(e.args[0], 0)
@@ -154,6 +172,9 @@ def _named(e):
                 a = a.function.xreplace(fresh)
             body *= a
 
+    for position, (index, _, _) in enumerate(limits):
+        body, limits[position] = _shifted(body, index, limits[position])
+
     def occurrences(limit):
         return sorted((name_of(a), position) for a in body.atoms(sympy.Indexed)
                       for position, i in enumerate(a.indices) if i.has(limit[0]))
@@ -163,6 +184,25 @@ def _named(e):
         name = sympy.Symbol(f"_{_height(inside)}", integer=True)
         result = outside * Sum(inside.xreplace({index: name}), (name, low, high))
     return result
+
+
+def _shifted(body, index, limit):
+    """Where the index runs along an array, nothing outside the array counts: sum over all whole numbers, and start so
+    that the index stands alone in the first array. So sum_q g[q] w[j - q] and sum_s w[s] g[j - s] become equal."""
+    arrays = sorted((a for a in body.atoms(sympy.Indexed) if a.has(index)), key=lambda a: (name_of(a), str(a)))
+    if not any(i in (index, -index) for a in arrays for i in a.indices):
+        return body, limit
+    for subscript in (i for a in arrays for i in a.indices if i.has(index)):
+        slope, rest = subscript.coeff(index), sympy.expand(subscript - subscript.coeff(index) * index)
+        if slope in (1, -1) and not rest.has(index):
+            body = body.xreplace({index: sympy.expand(slope * (index - rest))})
+            body = body.replace(lambda a: isinstance(a, sympy.Indexed),
+                                lambda a: a.base[tuple(map(sympy.expand, a.indices))])
+            break
+    return body, (index, *EVERYWHERE)
+
+
+EVERYWHERE = sympy.symbols("lowest highest", integer=True)
 
 
 def _height(e):

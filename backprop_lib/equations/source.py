@@ -14,6 +14,8 @@ import tokenize
 import types
 from typing import NamedTuple
 
+import numpy as np
+
 
 LABEL = re.compile(r"#\s*\(([A-Z]+-\d+)\)\s*$")
 
@@ -107,7 +109,7 @@ def recording(module, source=None):
     return _compiled(module, _Rewrite(replace).visit(tree), _values=values, _copied=copy.deepcopy), values
 
 
-def rewritten(module, label, change, source=None):
+def rewritten(module, label, change, source=None, **extra):
     """A copy of the module in which `change` (a function of one syntax node) has replaced a label's right-hand side."""
     tree = _tree(module, source)
     line = next((line for line in labelled_lines(module, source) if line.label == label), None)
@@ -115,12 +117,20 @@ def rewritten(module, label, change, source=None):
         raise LabelError(f"({label}): no line of {module.__name__} carries this label")
     node, _ = assignment(simple_statements(tree), line)
     node.value = change(node.value)
-    return _compiled(module, tree)
+    return _compiled(module, tree, **extra)
 
 
 def scaled(module, label, factor, source=None):
-    """A copy of the module in which one labelled right-hand side is multiplied by factor."""
-    return rewritten(module, label, lambda value: ast.BinOp(value, ast.Mult(), ast.Constant(factor)), source)
+    """A copy of the module in which one labelled right-hand side is multiplied by factor; see `off`."""
+    def change(value):
+        return ast.Call(ast.Name("_off", ast.Load()), [value, ast.Constant(factor)], [])
+    return rewritten(module, label, change, source, _off=off)
+
+
+def off(value, factor):
+    """A float times factor, a whole number plus 1, the opposite of a truth value."""
+    kind = np.asarray(value).dtype.kind
+    return np.logical_not(value) if kind == "b" else value + 1 if kind in "iu" else value * factor
 
 
 def show_source(*functions):
