@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backprop_lib import mlp
+from backprop_lib import cnn, mlp
 
 
 FIXTURES = Path(__file__).parent / "fixtures"
-FAMILIES = {"mlp": mlp}
+FAMILIES = {"mlp": mlp, "cnn": cnn}
+ROWS_AND_COLUMNS = {"kernel_size", "stride", "padding", "output_padding", "dilation"}
 LIMIT = 1e-12
 
 
@@ -29,16 +30,24 @@ def load(family):
         case, role, name = key.split("/")
         end = start + int(np.prod(shape))
         array = values[start:end].reshape(shape).astype(dtype)
-        cases.setdefault(case, {}).setdefault(role, {})[name] = array if shape else array.item()
+        cases.setdefault(case, {}).setdefault(role, {})[name] = as_argument(name, array)
         start = end
     assert start == values.size
     return cases
+
+
+def as_argument(name, array):
+    """Numbers are stored without an axis, options for rows and columns with one."""
+    if array.ndim == 0:
+        return array.item()
+    return tuple(array.tolist()) if name in ROWS_AND_COLUMNS else array
 
 
 STORED = {family: load(family) for family in FAMILIES}
 CASES = [(family, case) for family in FAMILIES for case in STORED[family]]
 PAIRS = [(family, case) for family, case in CASES if not case.startswith("network.")]
 EXACT = [(family, case) for family, case in CASES if "exact" in case]
+WINNERS = [(family, case) for family, case in CASES if "winner" in STORED[family][case]]
 NETWORKS = [case for case in STORED["mlp"] if case.startswith("network.")]
 
 
@@ -46,11 +55,19 @@ def relative_error(ours, reference):
     """Norm-wise, of arrays of one shape. Scaled first, so that neither 1e-300 nor 1e300 is lost in the squares."""
     assert np.shape(ours) == np.shape(reference)
     assert np.isfinite(ours).all() and np.isfinite(reference).all()
-    scale = max(np.max(np.abs(ours)), np.max(np.abs(reference)))
+    scale = max(np.max(np.abs(ours), initial=0), np.max(np.abs(reference), initial=0))
     if scale == 0:
         return 0.0
     ours, reference = np.ravel(ours) / scale, np.ravel(reference) / scale
     return np.linalg.norm(ours - reference) / max(np.linalg.norm(ours), np.linalg.norm(reference))
+
+
+def assert_close(ours, reference, name):
+    """To LIMIT; NaN and inf stand at the same places, everything else is finite."""
+    assert np.shape(ours) == np.shape(reference), name
+    finite = np.isfinite(reference)
+    np.testing.assert_array_equal(np.asarray(ours)[~finite], np.asarray(reference)[~finite], err_msg=name)
+    assert relative_error(np.asarray(ours)[finite], np.asarray(reference)[finite]) <= LIMIT, name
 
 
 def run_pair(module, pair, case):
@@ -67,7 +84,14 @@ def test_outputs_and_gradients_agree_with_pytorch(family, case):
     stored = STORED[family][case]
     outputs, gradients = run_pair(FAMILIES[family], case.split(".")[0], stored)
     for name, reference in (stored["out"] | stored["grad"]).items():
-        assert relative_error((outputs | gradients)[name], reference) <= LIMIT, name
+        assert_close((outputs | gradients)[name], reference, name)
+
+
+@pytest.mark.parametrize("family, case", CASES)
+def test_only_cases_that_say_so_hold_nan_or_inf(family, case):
+    stored = STORED[family][case]
+    finite = all(np.isfinite(array).all() for role in ("in", "out", "grad") for array in stored[role].values())
+    assert finite == (not {"nan", "inf"} & set(case.split(".")[1].split("_")))
 
 
 @pytest.mark.parametrize("family, case", EXACT)
@@ -76,6 +100,20 @@ def test_on_a_coarse_grid_the_agreement_is_exact(family, case):
     outputs, gradients = run_pair(FAMILIES[family], case.split(".")[0], stored)
     for name, reference in (stored["out"] | stored["grad"]).items():
         np.testing.assert_array_equal((outputs | gradients)[name], reference, err_msg=name)
+
+
+@pytest.mark.parametrize("family, case", WINNERS)
+def test_the_gradient_of_a_window_goes_to_the_place_pytorch_names(family, case):
+    """One window at a time, of every image at once: all of it arrives at PyTorch's index, nothing elsewhere."""
+    stored, pair = STORED[family][case], case.split(".")[0]
+    indices, dy = stored["winner"]["indices"], np.zeros(stored["out"]["y"].shape)
+    _, cache = getattr(FAMILIES[family], f"{pair}_forward")(**stored["in"])
+    for p, q in np.ndindex(dy.shape[2:]):
+        dy[...] = 0
+        dy[:, :, p, q] = 0.5
+        dx = getattr(FAMILIES[family], f"{pair}_backward")(dy, cache)
+        expected = np.arange(dx[0, 0].size if dx.size else 0) == indices[:, :, p, q, None]
+        np.testing.assert_array_equal(dx.reshape(expected.shape), 0.5 * expected)
 
 
 def run_network(case, activations):
@@ -136,4 +174,4 @@ def test_pytorch_computes_the_stored_numbers_again(family, monkeypatch):
         if key.split("/")[1] in ("in", "cot"):
             np.testing.assert_array_equal(live[key], array, err_msg=key)
         else:
-            assert relative_error(live[key], array) <= LIMIT, key
+            assert_close(live[key], array, key)
