@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import mlp
+from . import cnn, mlp
 
 
 STYLE = Path(__file__).with_name("backprop.mplstyle")
@@ -92,7 +92,7 @@ COLUMNS = {"x": 0.7, "h": 3.5, "y": 6.3, "loss": 8.35}          # places in inch
 ROWS = (3.72, 1.32)                                             # ... and of their two units
 RADIUS = 0.41
 BELOW = (0, -RADIUS - 0.2)
-SUBSCRIPTS = "\N{SUBSCRIPT ZERO}\N{SUBSCRIPT ONE}"
+SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉"
 
 
 def draw_network(W1, b1, W2, b2, x, t, ax=None, title=None):
@@ -127,9 +127,14 @@ def draw_network(W1, b1, W2, b2, x, t, ax=None, title=None):
 
 
 def network_axes(figure_class):
-    """Axes in the network's proportions that fill a figure; a layout engine would double the time to draw it."""
+    """Axes in the network's proportions that fill a figure."""
+    return bare_figure(figure_class, (9.1, 5.45)).add_axes((0, 0, 1, 5.1 / 5.45))
+
+
+def bare_figure(figure_class, size):
+    """A figure whose parts stay where they are put; a layout engine would double the time to draw it."""
     no_layout = lab_module("matplotlib.layout_engine").PlaceHolderLayoutEngine(True, True)
-    return figure_class(figsize=(9.1, 5.45), layout=no_layout).add_axes((0, 0, 1, 5.1 / 5.45))
+    return figure_class(figsize=size, layout=no_layout)
 
 
 def _row(name, index):
@@ -373,20 +378,302 @@ def _draw_edge(ax, start, end, text):
 
 def draw_matrices(matrices, rows, columns, title, digits=0):
     """Draw named matrices side by side with their numbers; shades of blue for positive, of vermillion for negative."""
-    pyplot, colors = lab_module("matplotlib.pyplot"), lab_module("matplotlib.colors")
-    shades = colors.LinearSegmentedColormap.from_list("signed", [GRADIENT["color"], "white", FORWARD["color"]])
     widths = [max(np.shape(m)[1], 2) for m in matrices.values()]
-    figure, axes = pyplot.subplots(1, len(matrices), width_ratios=widths, squeeze=False,
-                                   figsize=(max(0.75 * sum(widths) + 0.9 * len(matrices), 6),
-                                            0.55 * max(len(m) for m in matrices.values()) + 1.3))
-    limit = 1.6 * max(np.abs(m).max() for m in matrices.values())
+    figure, axes = lab_module("matplotlib.pyplot").subplots(
+        1, len(matrices), width_ratios=widths, squeeze=False,
+        figsize=(max(0.75 * sum(widths) + 0.9 * len(matrices), 6),
+                 0.55 * max(len(m) for m in matrices.values()) + 1.3))
+    limit = max(np.abs(m).max() for m in matrices.values())
     for ax, (name, matrix) in zip(axes[0], matrices.items()):
-        ax.imshow(matrix, cmap=shades, vmin=-limit, vmax=limit, aspect="auto")
-        for index, value in np.ndenumerate(matrix):
-            text = f"{round(float(value), digits) + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
-            ax.text(*index[::-1], text, ha="center", va="center")
-        ax.set_title(name, fontsize=11)
-        ax.set(xlabel=columns, ylabel=rows, xticks=range(np.shape(matrix)[1]), yticks=range(len(matrix)))
-        ax.grid(False)
+        draw_grid(ax, matrix, name, digits=digits, limit=limit, fontsize=11)
+        ax.set(xlabel=columns, ylabel=rows, aspect="auto")
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return list(axes[0])
+
+
+def draw_grid(ax, values, title=None, margin=0, outline=(), digits=None, texts=None, limit=None, ink=False,
+              fontsize=10):
+    """Draw a matrix or a small image as a grid of cells, blue for positive, vermillion for negative; returns the axes.
+
+    margin   rows and columns of padding on every side, a number or a pair: hatched cells outside the matrix
+    outline  [(cells, role)]: frames in the role's colour and line style around (row, column) cells, one around all of
+             them if they fill a rectangle; rows and columns below 0 or past the end are those of the margin
+    digits   decimals of the number in each cell; None for no numbers
+    texts    {(row, column): text} for some cells
+    limit    the absolute value with the darkest shade, by default the largest; `ink=True` makes it a grey image
+    Raises ValueError if the values are not a matrix or a cell lies outside the margin.
+    """
+    values, (above, aside) = np.asarray(values, dtype=float), np.broadcast_to(margin, 2)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"draw_grid: the values must be a matrix, got shape {values.shape}")
+    rows, columns = values.shape
+    for i, j in [*(texts or ()), *(cell for cells, _ in outline for cell in cells)]:
+        if not (-above <= i < rows + above and -aside <= j < columns + aside):
+            raise ValueError(f"draw_grid: there is no cell {i, j} in {rows, columns} with margin {margin}")
+    numbers = {} if digits is None else {place: _decimals(value, digits) for place, value in np.ndenumerate(values)}
+    _draw_cells(ax, values, (0, 0, 1), margin, outline, {**numbers, **(texts or {})}, limit, ink, fontsize)
+    step = 1 if max(rows, columns) <= 12 else 5
+    ax.set(xlim=(-aside - 0.5, columns + aside - 0.5), ylim=(rows + above - 0.5, -above - 0.5), aspect="equal",
+           xticks=range(0, columns, step), yticks=range(0, rows, step))
+    ax.set_title(title or "", fontsize=11)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.grid(False)
+    return ax
+
+
+def _draw_cells(ax, values, place, margin=0, outline=(), texts=None, limit=None, ink=False, fontsize=9):
+    """The cells of `draw_grid`; place (x, y, side) is the middle of the first cell and the side, y grows downwards."""
+    x, y, side = place
+    margin, size = np.broadcast_to(margin, 2), np.array(values.shape)
+    limit = limit or np.abs(values).max() or 1.0
+    right, bottom = (x, y) + side * (size[::-1] - 0.5)
+    image = ax.imshow(values, cmap=_shades(ink), vmin=0 if ink else -limit, vmax=limit, zorder=1,
+                      extent=(x - side / 2, right, bottom, y - side / 2))
+    dark = np.pad(image.to_rgba(values)[..., :3] @ (0.3, 0.59, 0.11) < 0.46, [(m, m) for m in margin])
+    for (i, j), text in (texts or {}).items():
+        ax.text(x + side * j, y + side * i, text, color="white" if dark[i + margin[0], j + margin[1]] else "black",
+                fontsize=fontsize, ha="center", va="center", linespacing=1.0, zorder=4)
+    _draw_rules(ax, place, -margin, size + margin)
+    for cells, role in outline:
+        _draw_frames(ax, place, np.unique(np.reshape(cells, (-1, 2)), axis=0), role)
+
+
+def _shades(ink):
+    colors = lab_module("matplotlib.colors").LinearSegmentedColormap
+    if ink:
+        return colors.from_list("ink", ["white", "0.2"])
+    paler = [colors.from_list("half", [role["color"], "white"])(0.375) for role in (GRADIENT, FORWARD)]
+    return colors.from_list("signed", [paler[0], "white", paler[1]])
+
+
+def _decimals(value, digits):
+    return f"{round(float(value), digits) + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _rectangle(ax, x, y, width, height, **look):
+    patch = lab_module("matplotlib.patches").Rectangle((x, y), width, height, **look)
+    ax.add_artist(patch).set_clip_on(False)
+
+
+def _draw_rules(ax, place, first, last):
+    """Thin lines between the cells, over hatching that is seen where there is no image."""
+    x, y, side = place
+    (top, left), (bottom, right) = ((y, x) + side * (corner - 0.5) for corner in (first, last))
+    _rectangle(ax, left, top, right - left, bottom - top, facecolor="0.97", edgecolor="0.85", hatch="////", linewidth=0,
+               zorder=0)
+    lines = [[(left, v), (right, v)] for v in np.linspace(top, bottom, last[0] - first[0] + 1)]
+    lines += [[(u, top), (u, bottom)] for u in np.linspace(left, right, last[1] - first[1] + 1)]
+    ax.add_artist(lab_module("matplotlib.collections").LineCollection(lines, colors="0.8", linewidths=0.6, zorder=2))
+
+
+def _draw_frames(ax, place, cells, role):
+    """A frame around all cells if they fill a rectangle, otherwise around each; white beneath, to stand out."""
+    x, y, side = place
+    filled = len(cells) and np.prod(np.ptp(cells, axis=0) + 1) == len(cells)
+    blocks = [(cells.min(axis=0), cells.max(axis=0))] if filled else zip(cells, cells)
+    for (i, j), last in blocks:
+        height, width = side * (last - (i, j) + 1)
+        for color, style, line in (("white", "-", 4), (role["color"], role["linestyle"], 2.2)):
+            _rectangle(ax, x + side * (j - 0.5), y + side * (i - 0.5), width, height, fill=False, edgecolor=color,
+                       linestyle=style, linewidth=line, zorder=3)
+
+
+# ------------------------------------------------------------------------------------------------ convolution
+
+def _taps(size, kernel_size, stride, padding, dilation):
+    """Rows and columns (2, P, Q, R, S) of the pixels that the taps of each window read; some may lie on the padding."""
+    cnn.unfold_forward(np.zeros((1, 1, *size)), kernel_size, stride, padding, dilation)         # checks the options
+    lines = [np.arange(-m, n + m, dtype=float) for n, m in zip(size, np.broadcast_to(padding, 2))]
+    places = np.stack(np.meshgrid(*lines, indexing="ij"))[None]
+    windows, _ = cnn.unfold_forward(places, kernel_size, stride, 0, dilation)
+    return windows[0].astype(int)
+
+
+def _require_place(owner, name, place, size):
+    """The place as Python integers, one for each of the sizes."""
+    place, size = np.asarray(place), np.asarray(size)
+    if place.shape != size.shape or place.dtype.kind not in "iu" or np.any((place < 0) | (place >= size)):
+        raise ValueError(f"{owner}: {name} must lie between 0 and {(size - 1).tolist()}, got {place.tolist()}")
+    return place.tolist()
+
+
+def _indexed(name, *indices):
+    """A name with its indices below: w₂₁."""
+    return name + "".join(SUBSCRIPTS[int(digit)] for digit in "".join(map(str, indices)))
+
+
+def _count(number, thing):
+    return f"{number or 'no'} {thing}{'' if number == 1 else 's'}"
+
+
+TAPS_HEIGHT = 2.6                                               # of the outputs above the inputs, in cells
+HALF = 0.42                                                     # of a cell's side
+
+
+def draw_taps(ax, n_inputs, kernel, stride=1, padding=0, dilation=1, output=None, pixel=None, title=None):
+    """Draw a convolution of one row: the inputs x, above them the outputs y, an edge for each weight of each window.
+
+    Blue: what `output` reads. Vermillion, dashed: the outputs that read `pixel`, from which its gradient comes. Both
+    sums are written out. An input that no output reads is crossed out, its gradient is 0. Dashed cells are padding.
+    `kernel` is the number of weights. Raises ValueError for an output or a pixel that does not exist. Returns the axes.
+    """
+    taps = _taps((1, n_inputs), (1, kernel), (1, stride), (0, padding), (1, dilation))[1, 0, :, 0]
+    for name, place, size in (("output", output, len(taps)), ("pixel", pixel, n_inputs)):
+        if place is not None:
+            _require_place("draw_taps", name, place, size)
+    centers = taps.mean(axis=1)
+    for (q, s), j in np.ndenumerate(taps):
+        _draw_tap(ax, (j, HALF), (centers[q], TAPS_HEIGHT - HALF), _indexed("w", s), q == output, j == pixel)
+    for j in range(-padding, n_inputs + padding):
+        _draw_input(ax, j, 0 <= j < n_inputs, j in taps, j == pixel)
+    for q, place in enumerate(centers):
+        _draw_cell(ax, place, TAPS_HEIGHT, _indexed("y", q), FORWARD if q == output else None)
+    ax.set(xlim=(-padding - 0.6, n_inputs + padding - 0.4), ylim=(-1.9, TAPS_HEIGHT + 1.1), aspect="equal")
+    ax.axis("off")
+    ax.set_title(title or f"{_count(n_inputs, 'input')}, {_count(len(taps), 'output')}")
+    if output is not None:
+        terms = [_indexed("w", s) + (_indexed("x", j) if 0 <= j < n_inputs else "·0")
+                 for s, j in enumerate(taps[output])]
+        _write_sum(ax, centers[output], TAPS_HEIGHT + 0.8, _indexed("y", output), terms, FORWARD)
+    if pixel is not None:
+        terms = [_indexed("w", s) + _indexed("dy", q) for q, s in np.argwhere(taps == pixel)]
+        height = -1.05 if set(range(n_inputs)) <= set(taps.ravel()) else -1.55              # below crossed-out inputs
+        _write_sum(ax, pixel, height, _indexed("dx", pixel), terms or ["0: no output reads it"], GRADIENT)
+    return ax
+
+
+def _draw_cell(ax, x, y, text, role=None, **look):
+    """A square with a name; a role frames it."""
+    frame = {"edgecolor": "0.5", "linewidth": 1}
+    if role:
+        frame = {"edgecolor": role["color"], "linestyle": role["linestyle"], "linewidth": 2.5}
+    _rectangle(ax, x - HALF, y - HALF, 2 * HALF, 2 * HALF, **{"facecolor": "white", "zorder": 3, **frame, **look})
+    ax.text(x, y, text, fontsize=10, ha="center", va="center", zorder=5)
+
+
+def _draw_input(ax, j, inside, is_read, is_pixel):
+    """An input, or a 0 of the padding; one that no output reads is crossed out, and its gradient 0 stands below."""
+    look = {} if inside else {"linestyle": (0, (3, 2)), "facecolor": "0.95"}
+    _draw_cell(ax, j, 0, _indexed("x", j) if inside else "0", GRADIENT if is_pixel else None, **look)
+    if inside and not is_read:
+        for end in (-HALF, HALF):
+            ax.plot([j - HALF, j + HALF], [-end, end], "-", color="0.7", linewidth=1.2, zorder=4)
+        if not is_pixel:
+            _gradient_text(ax, j, -HALF - 0.36, 0.0)
+
+
+def _draw_tap(ax, below, above, weight, is_read, feeds):
+    """One edge, or two side by side: forward the weight stands near the input, backward near the output."""
+    below, above = np.array(below), np.array(above)
+    if not is_read and not feeds:
+        ax.plot(*zip(below, above), "-", color="0.8", linewidth=1, zorder=1)
+    right = np.array([above[1] - below[1], below[0] - above[0]]) / np.linalg.norm(above - below)
+    aside = 0.09 * right if is_read and feeds else np.zeros(2)
+    for used, start, end, role in ((is_read, below - aside, above - aside, FORWARD),
+                                   (feeds, above + aside, below + aside, GRADIENT)):
+        if used:
+            _arrow(ax, start, end, role, 1.8)
+            ax.text(*(0.8 * start + 0.2 * end), weight, fontsize=10, color=role["color"], ha="center", va="center",
+                    zorder=7, bbox={"boxstyle": "square,pad=0.05", "facecolor": "white", "edgecolor": "none"})
+
+
+def _write_sum(ax, x, y, name, terms, role):
+    """A sum near its cell; it starts or ends at the edge of the picture if the cell lies there."""
+    left, right = ax.get_xlim()
+    third = int(3 * (x - left) / (right - left))
+    ax.text((left + 0.1, x, right - 0.1)[third], y, f"{name} = {' + '.join(terms)}", color=role["color"], fontsize=10,
+            style="italic" if role is GRADIENT else "normal", ha=("left", "center", "right")[third], va="center")
+
+
+WIDTH, HEIGHT = 9.1, 6.3                                        # places in inches: of the whole picture ...
+CENTERS = (1.75, 4.7, 7.55), (1.6, 4.75)                        # ... and of its three columns and two rows
+GRID_SIDE, KERNEL_SIDE = 2.6, 1.5                               # at most
+
+
+def convolution_axes(figure_class):
+    """Axes in the proportions of `draw_convolution` that fill a figure."""
+    return bare_figure(figure_class, (WIDTH, HEIGHT + 0.4)).add_axes((0, 0, 1, HEIGHT / (HEIGHT + 0.4)))
+
+
+def draw_convolution(x, W, output, pixel, stride=1, padding=0, dilation=1, dy=None, ax=None):
+    """Draw a convolution of one channel: above, what one output reads; below, where one pixel's gradient comes from.
+
+    The window that `output` (p, q) reads is framed in blue; its products with W add up to y at (p, q). The outputs
+    that `pixel` (i, j) feeds are framed in vermillion, dashed; their gradients, times the weights with which they
+    read it, add up to dx at (i, j). `dy` (P, Q), the gradient of the outputs, is made of small numbers by default.
+    Raises ValueError for an output or a pixel that does not exist. Returns the axes.
+    """
+    x, W = np.asarray(x, dtype=float), np.asarray(W, dtype=float)
+    y, cache = cnn.conv2d_forward(x[None, None], W[None, None], np.zeros(1), stride, padding, dilation)
+    y = y[0, 0]
+    p, q = _require_place("draw_convolution", "output", output, y.shape)
+    i, j = _require_place("draw_convolution", "pixel", pixel, x.shape)
+    dy = np.random.default_rng(4).choice([-2.0, -1.0, 1.0, 2.0], y.shape) if dy is None else np.asarray(dy, dtype=float)
+    dx = cnn.conv2d_backward(dy[None, None], cache)[0][0, 0]
+    rows, columns = _taps(x.shape, W.shape, stride, padding, dilation)
+    reads = np.stack([rows[p, q], columns[p, q]], axis=-1)
+    feeds = np.argwhere((rows == i) & (columns == j))           # p, q, r, s
+    met = feeds[:, 2:].reshape(len(set(feeds[:, 0])) or 1, -1, 2)
+    if ax is None:
+        ax = convolution_axes(lab_module("matplotlib.pyplot").figure)
+    ax.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0), aspect="equal")
+    ax.axis("off")
+    ax.set_title(_convolution_message(x.shape, (p, q), (i, j), reads, feeds), x=0.012, y=1, fontsize=12)
+    side = GRID_SIDE / max(*np.add(x.shape, 2 * np.array(padding)), *y.shape)
+    name = f"x, padding {padding}" if np.any(padding) else "x"
+    _draw_image(ax, 0, 0, side, x, name, reads.reshape(-1, 2), FORWARD, padding, ink=True)
+    _draw_kernel(ax, 0, W, np.stack(np.indices(W.shape), axis=-1), "W", y[p, q], FORWARD)
+    _draw_image(ax, 2, 0, side, y, f"y: {_number(y[p, q])} at {p, q}", [(p, q)], FORWARD)
+    _draw_image(ax, 0, 1, side, dx, f"dx: {_number(dx[i, j])} at {i, j}", [(i, j)], GRADIENT)
+    _draw_kernel(ax, 1, W, met, f"W as {i, j} meets it", dx[i, j], GRADIENT)
+    _draw_image(ax, 2, 1, side, dy, "dy, given", feeds[:, :2], GRADIENT)
+    return ax
+
+
+def _convolution_message(size, output, pixel, reads, feeds):
+    inside = np.count_nonzero(((reads >= 0) & (reads < size)).all(axis=-1))
+    outside = reads[..., 0].size - inside
+    zeros = f" and {_count(outside, 'zero')}" if outside else ""
+    return (f"Output {output} reads {_count(inside, 'pixel')}{zeros}; pixel {pixel} collects gradients from "
+            f"{_count(len(feeds), 'output')}")
+
+
+def _draw_image(ax, column, row, side, values, title, marked, role, margin=0, ink=False):
+    """A grid around one of the centers, with numbers in the marked cells if they fit."""
+    (I, J), (above, aside) = values.shape, np.broadcast_to(margin, 2)
+    x, y = CENTERS[0][column] - side * (J - 1) / 2, CENTERS[1][row] - side * (I - 1) / 2
+    digits = 0 if np.all(values == np.round(values)) else 1
+    texts = {(i, j): _decimals(values[i, j], digits) if 0 <= i < I and 0 <= j < J else "0" for i, j in marked}
+    fit = 0.085 * max(map(len, texts.values()), default=0) <= side
+    _draw_cells(ax, values, (x, y, side), margin, [(marked, role)], texts if fit else None,
+                None if ink else 1.5 * np.abs(values).max(), ink)
+    left, top, bottom = x - side * (aside + 0.5), y - side * (above + 0.5), y + side * (I + above - 0.5)
+    some = slice(None if side > 0.2 else 1)                     # indices of marked cells, of small ones only the first
+    for i in sorted({i for i, _ in texts if 0 <= i < I})[some]:
+        ax.text(left - 0.06, y + side * i, i, fontsize=9, color=role["color"], ha="right", va="center")
+    for j in sorted({j for _, j in texts if 0 <= j < J})[some]:
+        ax.text(x + side * j, bottom + 0.05, j, fontsize=9, color=role["color"], ha="center", va="top")
+    ax.text(left, top - 0.07, title, fontsize=11, va="bottom")
+
+
+def _draw_kernel(ax, row, W, entries, title, total, role):
+    """The weights of one sum between two arrows: entries (rows, columns, 2) are their places in W."""
+    x, y = CENTERS[0][1], CENTERS[1][row]
+    if entries.size == 0:
+        ax.text(x, y, "no output reads it", color=role["color"], fontsize=10, ha="center", va="center")
+        return
+    for left in (x - 1.4, x + 0.9):
+        ends = (left, y), (left + 0.5, y)
+        _arrow(ax, *(ends if role is FORWARD else ends[::-1]), role, 2)
+    values, side = W[entries[..., 0], entries[..., 1]], KERNEL_SIDE / max(3, *W.shape)
+    height, width = side * np.array(values.shape)
+    digits = 0 if np.all(W == np.round(W)) else 1
+    names = {place: _indexed("w", *entries[place]) + "\n" if side > 0.4 else "" for place in np.ndindex(values.shape)}
+    _draw_cells(ax, values, (x - (width - side) / 2, y - (height - side) / 2, side), outline=[(list(names), role)],
+                texts={place: name + _decimals(values[place], digits) for place, name in names.items()},
+                limit=1.5 * np.abs(W).max())
+    ax.text(x - width / 2, y - height / 2 - 0.07, title, fontsize=11, va="bottom")
+    word = "forward" if role is FORWARD else "backward"
+    ax.text(x, y + height / 2 + 0.2, f"{word}: {_count(values.size, 'product')}, sum {_number(total)}",
+            color=role["color"], fontsize=10, ha="center", va="center")

@@ -2,8 +2,22 @@
 
 import numpy as np
 
-from .plotting import STYLE, SUBSCRIPTS, draw_network, lab_module, network_axes, network_pass, palette_png
+from . import cnn
+from .data import load_digits
+from .plotting import (
+    STYLE,
+    SUBSCRIPTS,
+    convolution_axes,
+    draw_convolution,
+    draw_network,
+    lab_module,
+    network_axes,
+    network_pass,
+    palette_png,
+)
 
+
+# ------------------------------------------------------------------------------------------------ the small network
 
 # A step by step backpropagation example, Matt Mazur, 2015: the numbers the sliders start at.
 MAZUR = {"W1": np.array([[0.15, 0.20], [0.25, 0.30]]), "b1": np.array([0.35, 0.35]),
@@ -22,7 +36,7 @@ def network_widget():
     """
     ipywidgets = lab_module("ipywidgets")
     sliders = {name: _slider(ipywidgets, name, value) for name, value in _flatten(MAZUR).items()}
-    picture = ipywidgets.Image(format="png", layout={"width": "910px", "max_width": "100%", "object_fit": "contain"})
+    picture = _picture(ipywidgets)
     step = ipywidgets.Button(description=f"One gradient step, weights only, learning rate {LEARNING_RATE}",
                              layout={"width": "400px"})
     reset = ipywidgets.Button(description="Reset")
@@ -33,6 +47,10 @@ def network_widget():
     box.picture, box.sliders, box.values, box.step, box.reset = picture, sliders, _flatten(MAZUR), step, reset
     _connect(box)
     return box
+
+
+def _picture(ipywidgets):
+    return ipywidgets.Image(format="png", layout={"width": "910px", "max_width": "100%", "object_fit": "contain"})
 
 
 def _connect(box):
@@ -104,3 +122,67 @@ def _description(name):
 
 def _column(ipywidgets, title, sliders):
     return ipywidgets.VBox([ipywidgets.HTML(f"<b>{title}</b>"), *sliders])
+
+
+# ------------------------------------------------------------------------------------------------ convolution
+
+DIGIT = 3                                                       # of the training digits
+KERNEL = np.array([[3.0, 1.0, -2.0], [4.0, 2.0, -4.0], [5.0, -1.0, -3.0]])                      # no two weights alike
+OPTIONS = {"stride": (1, 3), "padding": (0, 2), "dilation": (1, 3)}
+START = {"stride": 1, "padding": 0, "dilation": 1, "output row": 1, "output column": 2, "pixel row": 3,
+         "pixel column": 3}
+
+
+def convolution_widget():
+    """`draw_convolution` of a handwritten digit, with sliders for the output, the pixel, stride, padding and dilation.
+
+    Returns an ipywidgets container with the attributes `sliders` (a dictionary, keys as in START), `reset` (a button)
+    and `picture` (an Image whose value is the PNG). The sliders of the output go as far as the options let it.
+    """
+    ipywidgets = lab_module("ipywidgets")
+    sliders = {name: ipywidgets.IntSlider(value, *OPTIONS.get(name, (0, 7)), description=name,
+                                          style={"description_width": "100px"}, layout={"width": "300px"})
+               for name, value in START.items()}
+    picture, reset = _picture(ipywidgets), ipywidgets.Button(description="Reset")
+    columns = [_column(ipywidgets, title, [sliders[name] for name in names])
+               for title, names in (("Forward: what an output reads", ("output row", "output column")),
+                                    ("Backward: what a pixel collects", ("pixel row", "pixel column")),
+                                    ("Options", OPTIONS))]
+    box = ipywidgets.VBox([picture, ipywidgets.HBox(columns), reset])
+    box.add_class("bp-widget")
+    box.picture, box.sliders, box.reset = picture, sliders, reset
+    _connect_convolution(box)
+    return box
+
+
+def _connect_convolution(box):
+    """Redraw when a slider moves, once, even if others must follow it."""
+    image, moving = 16 * load_digits(flatten=False).x_train[DIGIT, 0], False
+
+    def move(values):
+        nonlocal moving
+        if moving:
+            return
+        moving = True
+        for name in OPTIONS:
+            box.sliders[name].value = values[name]
+        size = cnn.unfold_forward(image[None, None], KERNEL.shape, **{name: values[name] for name in OPTIONS})[0].shape
+        box.sliders["output row"].max, box.sliders["output column"].max = size[2] - 1, size[3] - 1
+        for name, slider in box.sliders.items():
+            slider.value = min(values[name], slider.max)
+        moving = False
+        box.picture.value = _convolution_png(image, {name: slider.value for name, slider in box.sliders.items()})
+
+    for slider in box.sliders.values():
+        slider.observe(lambda change: move({name: slider.value for name, slider in box.sliders.items()}), "value")
+    box.reset.on_click(lambda button: move(START))
+    move(START)
+
+
+def _convolution_png(image, values):
+    """The picture of one position of the sliders."""
+    output, pixel = ((values[f"{name} row"], values[f"{name} column"]) for name in ("output", "pixel"))
+    with lab_module("matplotlib.style").context(STYLE, after_reset=True):
+        ax = convolution_axes(lab_module("matplotlib.figure").Figure)
+        draw_convolution(image, KERNEL, output, pixel, **{name: values[name] for name in OPTIONS}, ax=ax)
+        return palette_png(ax.figure, fast=True)

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import subprocess
 import sys
 from itertools import combinations
@@ -15,10 +16,10 @@ from PIL import Image
 matplotlib.use("Agg")
 import IPython.display
 import matplotlib.pyplot as plt
-from matplotlib.colors import to_hex
-from matplotlib.patches import FancyArrowPatch
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from backprop_lib import plotting
+from backprop_lib import cnn, plotting
 from backprop_lib.train import History
 
 
@@ -85,6 +86,29 @@ def expected_pairs(net):
     return pairs + [(y[k], y[k] - net["t"][k]) for k in range(2)]
 
 
+def check_texts(ax):
+    """All texts are large enough, none covers another, none leaves the figure."""
+    ax.figure.canvas.draw()
+    texts = [text for text in [*ax.texts, ax.title, ax._left_title] if text.get_text()]
+    assert min(text.get_fontsize() for text in texts) >= 9
+    boxes = [(text.get_text(), (text.get_bbox_patch() or text).get_window_extent()) for text in texts]
+    for (a, box_a), (b, box_b) in combinations(boxes, 2):
+        assert not box_a.overlaps(box_b), (a, b)
+    for text, box in boxes:
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= ax.figure.bbox.x1 and box.y1 <= ax.figure.bbox.y1, text
+
+
+@pytest.mark.parametrize("x, y, size", [(0.1, 0.102, 11), (0.9, 0.9, 11), (0.3, 0.9, 8)],
+                         ids=["covers", "leaves", "small"])
+def test_a_text_that_covers_leaves_or_is_too_small_is_found(x, y, size):
+    ax = plotting.network_axes(plt.figure)
+    ax.text(0.1, 0.1, "a text that stands well")
+    check_texts(ax)
+    ax.text(x, y, "a text of some length", fontsize=size)
+    with pytest.raises(AssertionError):
+        check_texts(ax)
+
+
 def written(ax, role):
     """The numbers in a role's colour with their places."""
     texts = [text for text in ax.texts if text.get_color() == role["color"]]
@@ -117,14 +141,7 @@ def test_mazurs_numbers():
 
 @pytest.mark.parametrize("net", [MAZUR, MIXED, LARGEST, SATURATED], ids=["Mazur", "mixed", "largest", "saturated"])
 def test_no_text_on_the_network_covers_another_or_leaves_the_figure(net):
-    ax = plotting.draw_network(**net)
-    ax.figure.canvas.draw()
-    texts = [text for text in [*ax.texts, ax.title, ax._left_title] if text.get_text()]
-    boxes = [(text.get_text(), (text.get_bbox_patch() or text).get_window_extent()) for text in texts]
-    for (a, box_a), (b, box_b) in combinations(boxes, 2):
-        assert not box_a.overlaps(box_b), (a, b)
-    for text, box in boxes:
-        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= ax.figure.bbox.x1 and box.y1 <= ax.figure.bbox.y1, text
+    check_texts(plotting.draw_network(**net))
 
 
 def test_edges_are_as_wide_as_their_weight_and_gradient_and_differ_without_colour():
@@ -263,6 +280,292 @@ def test_matrices_show_their_numbers_and_name_their_axes():
     axes[0].figure.canvas.draw()
 
 
+# ------------------------------------------------------------------------------------------------ grids
+
+def rectangles(ax, role):
+    """(left, top, right, bottom) of all frames that have the colour and the line style of a role."""
+    return [patch.get_bbox().extents for patch in ax.patches if isinstance(patch, Rectangle)
+            and to_hex(patch.get_edgecolor()) == role["color"].lower() and patch.get_linestyle() == role["linestyle"]]
+
+
+def framed(ax, role, image=None, margin=(0, 0)):
+    """The cells (row, column) of a grid, the only one or that of an image, that stand in frames of a role."""
+    image = image or ax.images[0]
+    left, right, bottom, top = image.get_extent()
+    (I, J), side = image.get_array().shape, (right - left) / image.get_array().shape[1]
+    cells = set()
+    for i, j in np.ndindex(I + 2 * margin[0], J + 2 * margin[1]):
+        place = i - margin[0], j - margin[1]
+        u, v = left + (place[1] + 0.5) * side, top + (place[0] + 0.5) * side
+        if any(x0 < u < x1 and min(y0, y1) < v < max(y0, y1) for x0, y0, x1, y1 in rectangles(ax, role)):
+            cells.add(place)
+    return cells
+
+
+def box(rows, columns):
+    return {(i, j) for i in rows for j in columns}
+
+
+def test_grid_frames_the_cells_it_is_told_one_frame_around_a_rectangle():
+    values = np.arange(20.0).reshape(4, 5) - 7
+    window, taps = box((-1, 0, 1), (3, 4, 5)), box((1, 3), (0, 2))
+    ax = plotting.draw_grid(plt.figure().subplots(), values, "A grid", margin=(1, 2), digits=1,
+                            outline=[(list(window), plotting.FORWARD), (np.array(list(taps)), plotting.GRADIENT)])
+    assert framed(ax, plotting.FORWARD, margin=(1, 2)) == window and len(rectangles(ax, plotting.FORWARD)) == 1
+    assert framed(ax, plotting.GRADIENT, margin=(1, 2)) == taps and len(rectangles(ax, plotting.GRADIENT)) == 4
+    assert ax.get_title(loc="left") == "A grid"
+    assert (ax.get_xlim(), ax.get_ylim()) == ((-2.5, 6.5), (4.5, -1.5)), "the margin is seen"
+    shown = {text.get_position()[::-1]: float(text.get_text().replace("\N{MINUS SIGN}", "-")) for text in ax.texts}
+    assert shown == dict(np.ndenumerate(values))
+    ax.figure.canvas.draw()
+
+
+def test_grid_hatches_the_margin_and_leaves_out_what_is_not_asked():
+    ax = plotting.draw_grid(plt.figure().subplots(), np.zeros((2, 3)), margin=1, texts={(-1, -1): "0", (0, 2): "w"})
+    assert {text.get_position()[::-1]: text.get_text() for text in ax.texts} == {(-1, -1): "0", (0, 2): "w"}
+    hatched, = (patch for patch in ax.patches if patch.get_hatch())
+    assert hatched.get_bbox().extents.tolist() == [-1.5, -1.5, 3.5, 2.5]
+    assert hatched.get_zorder() < ax.images[0].get_zorder()
+    ax.figure.canvas.draw()
+
+
+@pytest.mark.parametrize("ink", [False, True])
+def test_numbers_in_a_grid_stand_out_from_their_cell(ink):
+    values = np.linspace(0 if ink else -1, 1, 12).reshape(3, 4)
+    ax = plotting.draw_grid(plt.figure().subplots(), values, digits=1, ink=ink)
+    for text in ax.texts:
+        red, green, blue, _ = ax.images[0].to_rgba(values)[text.get_position()[::-1]]
+        contrast = (luminance(red, green, blue) + 0.05) / (luminance(*to_rgb(text.get_color())) + 0.05)
+        assert max(contrast, 1 / contrast) > 4.5, text.get_text()
+
+
+def luminance(*channels):
+    """Relative luminance as the accessibility guidelines define it."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055)**2.4 for c in channels]
+    return np.dot(linear, (0.2126, 0.7152, 0.0722))
+
+
+@pytest.mark.parametrize("values, options, message", [
+    (np.zeros(3), {}, r"must be a matrix, got shape \(3,\)"),
+    (np.zeros((0, 3)), {}, r"must be a matrix, got shape \(0, 3\)"),
+    (np.zeros((2, 3)), {"outline": [([(2, 0)], plotting.FORWARD)]}, r"no cell \(2, 0\) in \(2, 3\) with margin 0"),
+    (np.zeros((2, 3)), {"texts": {(0, -2): "0"}, "margin": (2, 1)}, r"no cell \(0, -2\) .* margin \(2, 1\)"),
+])
+def test_grid_of_something_else_is_refused(values, options, message):
+    with pytest.raises(ValueError, match="draw_grid: .*" + message):
+        plotting.draw_grid(plt.figure().subplots(), values, **options)
+
+
+def test_large_grid_counts_in_fives():
+    ax = plotting.draw_grid(plt.figure().subplots(), np.zeros((28, 20)))
+    assert ax.get_xticks().tolist() == [0, 5, 10, 15] and ax.get_yticks().tolist() == [0, 5, 10, 15, 20, 25]
+
+
+# ------------------------------------------------------------------------------------------------ convolution
+
+RNG = np.random.default_rng(11)
+OPTIONS = [{}, {"stride": 2}, {"padding": 1}, {"dilation": 2}, {"stride": 2, "padding": 1, "dilation": 2},
+           {"stride": 3, "padding": 2}]
+each_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
+SUBSCRIPT = str.maketrans(plotting.SUBSCRIPTS, "0123456789")
+
+
+def convolve(x, W, **options):
+    return cnn.conv2d_forward(x[None, None], W[None, None], np.zeros(1), **options)[0][0, 0]
+
+
+def slopes(x, W, **options):
+    """dy_pq / dx_ij (P, Q, I, J), found by changing one pixel after the other, with padding as part of the image."""
+    base = convolve(x, W, **options)
+    slope = np.zeros((*base.shape, *x.shape))
+    for place in np.ndindex(x.shape):
+        changed = x.copy()
+        changed[place] += 1
+        slope[(..., *place)] = convolve(changed, W, **options) - base
+    return slope
+
+
+def row_of(options):
+    """The options of one row of pixels."""
+    return {name: (0, value) if name == "padding" else (1, value) for name, value in options.items()}
+
+
+def value_of(text, names):
+    """A sum as it is written, such as w0x1 + w1·0 or 0: no output reads it."""
+    terms = [re.findall(r"(dy|[wx])(\d+)", term) for term in text.split(" + ") if not re.search(r"·0|^0", term)]
+    return sum(math.prod(names[name][int(index)] for name, index in factors) for factors in terms)
+
+
+def arrows(ax, role):
+    return [np.array(arrow._posA_posB) for arrow in ax.patches if isinstance(arrow, FancyArrowPatch)
+            and to_hex(arrow.get_edgecolor()) == role["color"].lower() and arrow.get_linestyle() == role["linestyle"]]
+
+
+def check_taps(n_inputs, kernel, output, pixel, **options):
+    """The edges, the crosses and the sums of `draw_taps` are those of the convolution; returns the axes."""
+    x, w = RNG.standard_normal((1, n_inputs)), RNG.standard_normal((1, kernel))
+    y, cache = cnn.conv2d_forward(x[None, None], w[None, None], np.zeros(1), **row_of(options))
+    dy = RNG.standard_normal(y.shape)
+    dx, slope = cnn.conv2d_backward(dy, cache)[0].ravel(), slopes(x, w, **row_of(options))[0, :, 0]
+    slope[np.abs(slope) < 1e-12] = 0
+    ax = plt.figure(figsize=(4.5, 2.7)).subplots()              # a quarter of a notebook's figure
+    plotting.draw_taps(ax, n_inputs, kernel, output=output, pixel=pixel, **options)
+    words = [text.get_text().translate(SUBSCRIPT) for text in ax.texts]
+    sums = dict(word.split(" = ") for word in words if " = " in word)
+    names = {"x": x[0], "w": w[0], "dy": dy.ravel()}
+    assert abs(value_of(sums[f"y{output}"], names) - y.ravel()[output]) < 1e-12
+    assert abs(value_of(sums[f"dx{pixel}"], names) - dx[pixel]) < 1e-12
+    starts = [round(start[0]) for start, _ in arrows(ax, plotting.FORWARD)]
+    assert [j for j in starts if 0 <= j < n_inputs] == np.flatnonzero(slope[output]).tolist() and len(starts) == kernel
+    places = {text.get_text().translate(SUBSCRIPT): text.get_position()[0] for text in ax.texts}
+    units = [min((abs(places[f"y{q}"] - start[0]), q) for q in range(y.size))[1]
+             for start, _ in arrows(ax, plotting.GRADIENT)]
+    assert units == np.flatnonzero(slope[:, pixel]).tolist()
+    crossed = {round(np.mean(line.get_xdata())) for line in ax.lines if line.get_zorder() == 4}
+    assert crossed == set(np.flatnonzero(~slope.any(axis=0)))
+    return ax
+
+
+@each_option
+@pytest.mark.parametrize("output, pixel", [(0, 0), (1, 3), (-1, -1)])
+def test_taps_show_what_the_convolution_reads_and_where_its_gradient_comes_from(options, output, pixel):
+    outputs = convolve(np.zeros((1, 10)), np.zeros((1, 3)), **row_of(options)).size
+    check_texts(check_taps(10, 3, output % outputs, pixel % 10, **options))
+    plt.close("all")
+
+
+def test_taps_without_a_choice_are_grey():
+    ax = plotting.draw_taps(plt.figure().subplots(), 7, 2, stride=3)
+    assert ax.get_title(loc="left") == "7 inputs, 2 outputs"
+    assert arrows(ax, plotting.FORWARD) == arrows(ax, plotting.GRADIENT) == []
+    assert [line.get_color() for line in ax.lines].count("0.8") == 4
+    check_texts(ax)
+
+
+def test_taps_say_zero_where_no_output_reads():
+    ax = plotting.draw_taps(plt.figure().subplots(), 8, 2, stride=3, pixel=2, title="Stride 3 skips")
+    assert ax.get_title(loc="left") == "Stride 3 skips"
+    texts = [(text.get_text(), text.get_position()[0]) for text in ax.texts if text.get_color() == "#D55E00"]
+    assert sorted(texts) == [("0", 5), ("dx₂ = 0: no output reads it", pytest.approx(texts[-1][1]))]
+
+
+@pytest.mark.parametrize("change", ["windows", "order"])
+def test_taps_that_are_wrong_are_found(change, monkeypatch):
+    spoil_taps(monkeypatch, change)
+    with pytest.raises((AssertionError, KeyError)):
+        check_taps(8, 3, 1, 3)
+
+
+def spoil_taps(monkeypatch, change):
+    """Windows that begin one further, or weights taken from the end."""
+    right = plotting._taps
+    wrong = {"windows": lambda *args: right(*args) + 1, "order": lambda *args: right(*args)[..., ::-1]}[change]
+    monkeypatch.setattr(plotting, "_taps", wrong)
+
+
+KERNEL = np.array([[3.0, 1.0, -2.0], [4.0, 2.0, -4.0]])         # not square, no two weights alike
+
+
+def check_convolution(x, W, output, pixel, padding=0, **options):
+    """What `draw_convolution` frames and writes is what conv2d does, found by changing pixels; returns the axes."""
+    margin = tuple(int(m) for m in np.broadcast_to(padding, 2))
+    slope = slopes(np.pad(x, [(m, m) for m in margin]), W, **options)           # the margin, too, is read
+    y, cache = cnn.conv2d_forward(x[None, None], W[None, None], np.zeros(1), padding=padding, **options)
+    dy = RNG.integers(-9, 10, y.shape[2:]).astype(float)
+    dx = cnn.conv2d_backward(dy[None, None], cache)[0][0, 0]
+    ax = plotting.draw_convolution(x, W, output, pixel, padding=padding, dy=dy, **options)
+    images, values = ax.images, [image.get_array() for image in ax.images]
+    for shown, expected in zip([*values[:4], values[-1]], (x, W, y[0, 0], dx, dy)):
+        np.testing.assert_array_equal(shown, expected)
+    reads = {(int(i) - margin[0], int(j) - margin[1]) for i, j in np.argwhere(slope[output])}
+    feeds = slope[(..., *np.add(pixel, margin))]
+    fed = {tuple(map(int, place)) for place in np.argwhere(feeds)}
+    assert framed(ax, plotting.FORWARD, images[0], margin) == reads
+    assert framed(ax, plotting.FORWARD, images[2]) == {output}
+    assert framed(ax, plotting.GRADIENT, images[3]) == {pixel}
+    assert framed(ax, plotting.GRADIENT, images[-1]) == fed
+    if fed:                                                     # the weights in the order of the outputs they belong to
+        np.testing.assert_array_equal(values[4].ravel(), feeds[feeds != 0])
+    pixels = sum(0 <= i < len(x) and 0 <= j < len(x[0]) for i, j in reads)
+    title = ax.get_title(loc="left")
+    assert title.startswith(f"Output {output} reads {pixels or 'no'} pixel")
+    assert f"pixel {pixel} collects gradients from {len(fed) or 'no'} output" in title
+    assert (f" and {len(reads) - pixels} zero" in title) == (pixels < len(reads))
+    words = [text.get_text().replace("\N{MINUS SIGN}", "-") for text in ax.texts]
+    assert f"y: {y[0, 0][output]:.4g} at {output}" in words and f"dx: {dx[pixel]:.4g} at {pixel}" in words
+    return ax
+
+
+@each_option
+@pytest.mark.parametrize("output, pixel", [((0, 0), (-1, -1)), ((1, 1), (3, 4)), ((-1, -1), (4, 2))])
+def test_convolution_frames_what_an_output_reads_and_what_a_pixel_feeds(options, output, pixel):
+    x = RNG.integers(1, 17, (7, 8)).astype(float)
+    size = convolve(x, KERNEL, **options).shape
+    ax = check_convolution(x, KERNEL, tuple(np.mod(output, size).tolist()), tuple(np.mod(pixel, x.shape).tolist()),
+                           **options)
+    check_texts(ax)
+    plt.close("all")
+
+
+def test_convolution_takes_pairs_for_its_options():
+    x = RNG.integers(1, 17, (6, 7)).astype(float)
+    check_convolution(x, KERNEL, (1, 2), (3, 3), stride=(1, 2), padding=(2, 0), dilation=(2, 1))
+
+
+@pytest.mark.parametrize("change", ["windows", "order"])
+def test_convolution_that_is_wrong_is_found(change, monkeypatch):
+    spoil_taps(monkeypatch, change)
+    with pytest.raises(AssertionError):
+        check_convolution(RNG.integers(1, 17, (7, 8)).astype(float), KERNEL, (2, 2), (3, 3))
+
+
+def test_convolution_names_each_weight_that_a_pixel_meets():
+    """The kernel is met turned around, and its numbers stand in the cells."""
+    ax = plotting.draw_convolution(np.ones((5, 5)), KERNEL, (0, 0), (2, 2))
+    names = [text.get_text().translate(SUBSCRIPT).replace("\N{MINUS SIGN}", "-").split("\n") for text in ax.texts
+             if "\n" in text.get_text()]
+    forward = [[f"w{r}{s}", f"{weight:.0f}"] for (r, s), weight in np.ndenumerate(KERNEL)]
+    assert names == forward + forward[::-1]
+
+
+def test_convolution_has_a_cotangent_of_its_own():
+    first, second = (plotting.draw_convolution(np.ones((5, 5)), KERNEL, (0, 0), pixel) for pixel in ((2, 2), (0, 4)))
+    given = first.images[-1].get_array()
+    assert set(np.unique(given)) == {-2, -1, 1, 2}
+    np.testing.assert_array_equal(given, second.images[-1].get_array())
+
+
+def test_convolution_says_so_where_no_output_reads():
+    ax = plotting.draw_convolution(np.ones((8, 8)), np.ones((3, 3)), (1, 2), (7, 7), stride=2)
+    assert "no output reads it" in [text.get_text() for text in ax.texts] and len(ax.images) == 5
+    check_texts(ax)
+
+
+def test_convolution_of_large_and_of_fractional_images_is_readable():
+    for x, W in ((RNG.random((28, 28)), RNG.random((5, 5))), (RNG.random((8, 8)), RNG.standard_normal((3, 3)))):
+        check_texts(plotting.draw_convolution(x, W, (3, 3), (4, 4), padding=1))
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda ax: plotting.draw_taps(ax, 8, 3, output=6), "draw_taps: output must lie between 0 and 5, got 6"),
+    (lambda ax: plotting.draw_taps(ax, 8, 3, pixel=-1), "draw_taps: pixel must lie between 0 and 7, got -1"),
+    (lambda ax: plotting.draw_taps(ax, 8, 3, pixel=1.0), "draw_taps: pixel must lie between 0 and 7, got 1.0"),
+    (lambda ax: plotting.draw_taps(ax, 2, 3), "unfold_forward: .*"),
+    (lambda ax: plotting.draw_convolution(np.ones((5, 6)), KERNEL, (4, 0), (0, 0), ax=ax),
+     r"draw_convolution: output must lie between 0 and \[3, 3\], got \[4, 0\]"),
+    (lambda ax: plotting.draw_convolution(np.ones((5, 6)), KERNEL, (0, 0), (0, 6), ax=ax),
+     r"draw_convolution: pixel must lie between 0 and \[4, 5\], got \[0, 6\]"),
+    (lambda ax: plotting.draw_convolution(np.ones((5, 6)), KERNEL, 1, (0, 0), ax=ax), "draw_convolution: output must"),
+    (lambda ax: plotting.draw_convolution(np.ones((5, 6)), KERNEL, (0, 0), (0, 0), dy=np.ones((4, 3)), ax=ax),
+     "conv2d_backward: .*"),
+])
+def test_a_place_that_does_not_exist_is_refused(call, message):
+    ax = plt.figure().subplots()
+    with pytest.raises(ValueError, match=message):
+        call(ax)
+    assert not ax.texts and not ax.patches
+
+
 # ------------------------------------------------------------------------------------------------ style, size, import
 
 def test_colours_are_okabe_and_itos_and_no_role_stands_on_colour_alone():
@@ -284,6 +587,10 @@ DRAWINGS = {"network": lambda: plotting.draw_network(**MIXED), "history": lambda
             "curves": lambda: plotting.plot_curves(ACTIVATION, np.sin(ACTIVATION), np.cos(ACTIVATION), "waves"),
             "graph": lambda: plotting.draw_graph(NODES, EDGES, "A product swaps its factors"),
             "matrices": lambda: plotting.draw_matrices({"W": np.eye(5, 7)}, "unit", "input", "The identity"),
+            "grid": lambda: plotting.draw_grid(plt.figure().subplots(), RNG.random((8, 8)), digits=1, margin=1),
+            "taps": lambda: [plotting.draw_taps(ax, 10, 3, padding=1, output=1, pixel=4)
+                             for ax in plt.figure(figsize=(9, 5.4)).subplots(2, 2).ravel()],
+            "convolution": lambda: plotting.draw_convolution(RNG.random((8, 8)), RNG.random((3, 3)), (1, 2), (3, 3)),
             "images": lambda: plotting.show_images(np.random.default_rng(1).random((16, 8, 8)), range(16))}
 
 
@@ -317,7 +624,8 @@ from backprop_lib import plotting, widgets
 
 
 @pytest.mark.parametrize("call", ["plotting.style()", "plotting.plot_curves([0], [0], [0], '')",
-                                  "plotting.show('text')", "widgets.network_widget()"])
+                                  "plotting.show('text')", "widgets.network_widget()",
+                                  "widgets.convolution_widget()"])
 def test_without_the_lab_extra_one_line_says_what_to_install(call):
     run = subprocess.run([sys.executable, "-W", "error", "-c", WITHOUT_LAB + call], capture_output=True, text=True)
     assert run.returncode == 1 and run.stderr.count("Traceback") == 1

@@ -8,8 +8,8 @@ import pytest
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from backprop_lib import widgets
-from backprop_lib.widgets import MAZUR, network_widget
+from backprop_lib import cnn, plotting, widgets
+from backprop_lib.widgets import KERNEL, MAZUR, OPTIONS, START, convolution_widget, network_widget
 
 
 # Mazur's weights after one step with learning rate 0.5, as published to nine digits; W1 and W2 row by row
@@ -29,6 +29,8 @@ def redraws(monkeypatch):
     monkeypatch.setattr(widgets, "_network_png", lambda values: drawn.append(values) or str(len(drawn)).encode())
     return drawn
 
+
+# ------------------------------------------------------------------------------------------------ the small network
 
 def numbers(box, layer):
     return [value for name, value in box.values.items() if name.startswith(layer)]
@@ -124,3 +126,112 @@ def test_two_widgets_do_not_share_their_numbers(box):
     other = network_widget()
     box.sliders["W1[0,0]"].value = 1.0
     assert other.values["W1[0,0]"] == MAZUR["W1"][0, 0] == 0.15
+
+
+# ------------------------------------------------------------------------------------------------ convolution
+
+@pytest.fixture
+def convolutions(monkeypatch):
+    """(image, values) of the convolutions that are drawn, without drawing them."""
+    drawn = []
+    monkeypatch.setattr(widgets, "_convolution_png", lambda *call: drawn.append(call) or str(len(drawn)).encode())
+    return drawn
+
+
+def positions(box):
+    return {name: slider.value for name, slider in box.sliders.items()}
+
+
+def sizes(box):
+    """How many rows and columns of outputs the sliders offer."""
+    return box.sliders["output row"].max + 1, box.sliders["output column"].max + 1
+
+
+def outputs(**options):
+    return cnn.conv2d_forward(np.zeros((1, 1, 8, 8)), KERNEL[None, None], np.zeros(1), **options)[0].shape[2:]
+
+
+def test_convolution_starts_with_a_picture_and_a_digit(convolutions):
+    box = convolution_widget()
+    assert positions(box) == START and "bp-widget" in box._dom_classes and box.picture.value == b"1"
+    (image, values), = convolutions
+    assert values == START and image.shape == (8, 8) and set(np.unique(image)) <= set(range(17)) and image.max() > 8
+    assert len(np.unique(KERNEL)) == 9, "the weights can be told apart"
+    assert {name: slider.min for name, slider in box.sliders.items()} == {
+        **dict.fromkeys(START, 0), "stride": 1, "dilation": 1}
+
+
+def test_the_picture_of_the_convolution_is_the_drawing(monkeypatch):
+    box = convolution_widget()
+    assert bytes(box.picture.value[:4]) == b"\x89PNG" and len(box.picture.value) < 60_000
+    calls = []
+    monkeypatch.setattr(widgets, "draw_convolution", lambda *args, **kwargs: calls.append(
+        (args, kwargs)) or plotting.draw_convolution(*args, **kwargs))
+    start = box.picture.value
+    box.sliders["stride"].value = 2
+    box.sliders["pixel row"].value = 6
+    (_, kernel, output, pixel), options = calls[-1]
+    assert kernel is KERNEL and (output, pixel) == ((1, 2), (6, 3))
+    assert {name: options[name] for name in OPTIONS} == {"stride": 2, "padding": 0, "dilation": 1}
+    moved = box.picture.value
+    with plt.style.context("dark_background"):
+        box.reset.click()
+        assert box.picture.value == start != moved
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("name", START)
+def test_a_slider_of_the_convolution_changes_its_own_number(convolutions, name):
+    box = convolution_widget()
+    box.sliders[name].value += 1
+    assert len(convolutions) == 2 and box.picture.value == b"2", "one move, one redraw"
+    assert convolutions[-1][1] == positions(box) == {**START, name: START[name] + 1}
+
+
+def test_output_sliders_go_as_far_as_the_options_let_them(convolutions):
+    box = convolution_widget()
+    for stride in (1, 2, 3):
+        for padding in (0, 1, 2):
+            for dilation in (1, 2, 3):
+                options = {"stride": stride, "padding": padding, "dilation": dilation}
+                for name, value in options.items():
+                    box.sliders[name].value = value
+                assert sizes(box) == outputs(**options)
+
+
+def test_a_place_that_the_options_take_away_moves_to_the_last_one(convolutions):
+    box = convolution_widget()
+    box.sliders["output row"].value = box.sliders["output column"].value = 5
+    before = len(convolutions)
+    box.sliders["stride"].value = 3
+    assert positions(box) == {**START, "stride": 3, "output row": 1, "output column": 1}
+    assert len(convolutions) == before + 1 and convolutions[-1][1] == positions(box), "one redraw, of what exists"
+    box.sliders["dilation"].value = 3
+    assert sizes(box) == (1, 1) and positions(box)["output row"] == 0
+    box.sliders["dilation"].value = 1
+    assert sizes(box) == (2, 2) and positions(box)["output row"] == 0
+
+
+def test_reset_of_the_convolution_brings_everything_back_at_once(convolutions):
+    box = convolution_widget()
+    for name, value in {"stride": 2, "dilation": 3, "pixel row": 7, "pixel column": 0}.items():
+        box.sliders[name].value = value
+    assert sizes(box) == (1, 1)
+    before = len(convolutions)
+    box.reset.click()
+    assert positions(box) == START and sizes(box) == (6, 6) and len(convolutions) == before + 1
+
+
+@pytest.mark.parametrize("stride, padding", [(1, 0), (2, 0), (2, 1), (3, 2)])
+def test_every_corner_of_the_convolution_can_be_drawn(stride, padding):
+    box = convolution_widget()
+    for name, value in {"stride": stride, "padding": padding, "dilation": 3, "pixel row": 7}.items():
+        box.sliders[name].value = value
+    box.sliders["output row"].value = box.sliders["output row"].max
+    assert bytes(box.picture.value[:4]) == b"\x89PNG"
+
+
+def test_two_convolutions_do_not_share_their_sliders(convolutions):
+    first, second = convolution_widget(), convolution_widget()
+    first.sliders["padding"].value = 2
+    assert positions(second) == START and sizes(second) == (6, 6)
