@@ -4,17 +4,19 @@ import os
 from pathlib import Path
 
 import pytest
-from lab import Lab, missing
+from lab import Lab, missing, wait_until
 
-from backprop_lib.widgets import network_widget
+from backprop_lib.widgets import START, convolution_widget, network_widget
 
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 WIDGETS = [                                                     # (notebook, slider handle, picture)
     ("01_mlp.ipynb", ".bp-widget .noUi-handle", ".bp-widget img"),
+    ("02_cnn.ipynb", ".bp-widget .noUi-handle", ".bp-widget img"),
 ]
 SLIDER, PICTURE = WIDGETS[0][1:]
 WIDGET = ("code", "from backprop_lib.widgets import network_widget\n\nnetwork = network_widget()\nnetwork")
+CONVOLUTION = ("code", "from backprop_lib.widgets import convolution_widget\n\nconvolution_widget()")
 FORMULA = ("markdown", "A sigmoid:\n\n$$ h = \\frac{1}{1 + e^{-z}} \\tag{MLP-7} $$\n\nand `$$` in code.")
 FROZEN = """import io
 import ipywidgets
@@ -68,6 +70,33 @@ def test_sliders_and_buttons_of_the_network(lab):
         page.page.wait_for_timeout(500)                         # the sliders must not send rounded values back
         page.expect_picture(PICTURE, stepped.picture.value)
         page.screenshot("step")
+
+
+def test_sliders_and_button_of_the_convolution(lab):
+    """Places follow the options; what the browser shows in the end is what the same moves give without a browser."""
+    twin, names = convolution_widget(), ["output row", "output column", "pixel row", "pixel column", *list(START)[:3]]
+    lab.write("convolution.ipynb", [CONVOLUTION])
+    with lab.open("convolution.ipynb") as page:
+        def expect_twin():
+            page.expect_picture(PICTURE, twin.picture.value)
+            readouts = [str(twin.sliders[name].value) for name in names]
+            wait_until(lambda: page.page.locator(".bp-widget .widget-readout").all_text_contents() == readouts,
+                       f"the sliders do not show {readouts}", timeout=30)
+
+        page.run_all()
+        expect_twin()
+        page.screenshot("before")
+        for name in ("output row", "stride", "padding", "output column", "dilation"):
+            page.page.locator(SLIDER).nth(names.index(name)).focus()
+            for _ in range(6):                                  # further than the range goes
+                page.page.keyboard.press("ArrowRight")
+            twin.sliders[name].value = twin.sliders[name].max
+            expect_twin()
+        page.screenshot("after")
+        page.page.locator(".bp-widget button").click()
+        twin.reset.click()
+        expect_twin()
+        page.check_page()
 
 
 def test_a_cell_that_raises_is_reported(lab):

@@ -17,7 +17,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 COURSE = [path for path in NOTEBOOKS if path.parent.name == "notebooks"]
 
 # The only cells whose stored outputs may differ from the next run: the interactive ones.
-MAY_DIFFER = {"01_mlp.ipynb": ["network_widget()"]}
+MAY_DIFFER = {"01_mlp.ipynb": ["network_widget()"], "02_cnn.ipynb": ["convolution_widget()"]}
 MACHINE = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|usr|opt|Users|mnt)/|[A-Z]:\\\\Users|127\.0\.0\.1|localhost:\d")
 
 
