@@ -126,13 +126,13 @@ def require_size(owner, name, value):
     return int(value)
 
 
-def require_shape(owner, shape):
+def require_shape(owner, shape, name="shape"):
     """A tuple of whole numbers >= 0."""
     if not isinstance(shape, (tuple, list)) or not all(
             isinstance(size, numbers.Integral) and not isinstance(size, bool) for size in shape):
-        raise TypeError(f"{owner}: shape must be a tuple of whole numbers, got {shape!r}")
+        raise TypeError(f"{owner}: {name} must be a tuple of whole numbers, got {shape!r}")
     if any(size < 0 for size in shape):
-        raise ValueError(f"{owner}: shape must have no negative size, got {tuple(shape)}")
+        raise ValueError(f"{owner}: {name} must have no negative size, got {tuple(shape)}")
     return tuple(int(size) for size in shape)
 
 
@@ -190,6 +190,7 @@ def _times(sizes):
 def require_windows(owner, x, kernel_size, stride, padding, dilation):
     """Options that fit each other and the image; returns them as pairs: kernel_size, stride, padding, dilation."""
     require_axes(owner, "x", x, "(N, C, I, J)")
+    require_pixels(owner, x)
     kernel_size = require_pair(owner, "kernel_size", kernel_size, 1)
     stride, padding, dilation = require_slide(owner, stride, padding, dilation)
     require_fit(owner, x.shape[2:], kernel_size, padding, dilation)
@@ -242,7 +243,7 @@ def require_convolution(owner, x, W, b, groups=1, transposed=False):
     require_axes(owner, "b", b, "(C)" if transposed else "(F)")
     if 0 in W.shape[2:]:
         raise ValueError(f"{owner}: W must have at least one tap, got shape {W.shape}")
-    G = require_groups(owner, groups, **{"the channels of x": x.shape[1], "the filters of W": len(W)})
+    G = require_groups(owner, groups, **{"the filters of W": len(W)})
     incoming, outgoing = (len(W), W.shape[1]*G) if transposed else (W.shape[1]*G, len(W))
     if x.shape[1] != incoming:
         raise ValueError(f"{owner}: x must have the {incoming} channels that W {W.shape} with groups={G} expects, got "

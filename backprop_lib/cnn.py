@@ -70,7 +70,7 @@ class Correlate2dCache(NamedTuple):
 
 @float_arrays
 def correlate2d_forward(x, W, b):
-    """Convolution without options: P = I - R + 1, Q = J - S + 1. `conv2d_forward` has stride, padding and the rest.
+    """Convolution without options: P = I - R + 1, Q = J - S + 1. `conv2d_forward` has them all.
 
     Shapes: x (N, C, I, J), W (F, C, R, S), b (F) -> y (N, F, P, Q)
     Raises ValueError if shapes do not fit each other.
@@ -120,10 +120,10 @@ def gather(x, at):
 
 
 def scatter(windows, at):
-    """Add: the images (N, C, I, J) to which every tap has added its number where it would read; transposes gather."""
+    """Add: images (N, C, I, J), to which every tap adds its number where it would read. Transposes gather."""
     (N, C, I, J), (m0, m1) = at.shape, at.padding
     padded = np.zeros((N, C, I + 2*m0, J + 2*m1), windows.dtype)
-    for r, s in np.ndindex(windows.shape[4:]):                  # one tap never reads a place twice, two taps may
+    for r, s in np.ndindex(windows.shape[4:]):                  # two taps may share a place
         padded[:, :, at.rows[:, r, None], at.columns[:, s]] += windows[..., r, s]
     return padded[:, :, m0:m0 + I, m1:m1 + J]
 
@@ -270,9 +270,9 @@ def max_pool2d_forward(x, kernel_size, stride=None, padding=0, dilation=1):
     """The largest value of each window; stride=None means kernel_size.
 
     Shapes: x (N, C, I, J) -> y (N, C, P, Q)
-    The first of equal maxima (row by row) takes the whole gradient. Padding never wins. A window with NaN gives NaN,
-    and the last NaN takes the gradient. All as in PyTorch. Raises as `unfold_forward`, and ValueError if padding is
-    more than half the kernel or if a window would see padding only.
+    The first of equal maxima (row by row) takes the whole gradient. Padding never wins. A window with NaN
+    gives NaN, and the last NaN takes the gradient. All as in PyTorch. Raises as `unfold_forward`, and
+    ValueError if padding is more than half the kernel or if a window would see padding only.
     """
     options = require_pool("max_pool2d_forward", x, kernel_size, stride, padding, dilation)
     windows, unfold = unfold_forward(x, *options)
@@ -369,5 +369,6 @@ def flatten_forward(x):
 def flatten_backward(dy, cache):
     """Shapes: dy (N, CIJ) -> dx (N, C, I, J)"""
     shape, = cache
+    require_cotangent("flatten_backward", "dy", dy, (shape[0], math.prod(shape[1:])))
     dx = dy.reshape(shape)                                      # (CNN-34)
     return dx

@@ -43,6 +43,7 @@ from .checks import (
     require_shape,
     require_size,
     require_slide,
+    require_taps,
     require_transposed,
     require_windows,
 )
@@ -291,6 +292,7 @@ class MaxPool2d(Layer):
     def check(self, x):
         super().check(x)
         require_windows(self.name, x, *self.options)
+        require_taps(self.name, cnn.taps_inside(x, self.options) > 0)
 
     def compute(self, x):
         return cnn.max_pool2d_forward(x, *self.options)
@@ -567,17 +569,18 @@ class LeNet(Sequential):
     image     (C, I, J) of one example
     channels  the two numbers of filters
     hidden    width of the linear layer between, behind which dropout acts
-    pools     windows of the two poolings; 1 leaves one out, which images of 8 x 8 are better off with
+    pools     windows of the two poolings; 1 leaves one out
     After LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document recognition", whose
     LeNet-5 has trainable average pooling, tanh and 5 x 5 kernels.
     """
 
     def __init__(self, image, classes, channels=(16, 32), hidden=64, dropout=0.5, pools=(2, 2), *, rng,
                  dtype=np.float64):
-        shape = require_shape("LeNet", image)
+        shape = require_shape("LeNet", image, "image")
+        classes, hidden = require_size("LeNet", "classes", classes), require_size("LeNet", "hidden", hidden)
         first, second = require_pair("LeNet", "channels", channels, 1)
         pools = require_pair("LeNet", "pools", pools, 1)
-        if len(shape) != 3 or min(shape[1:]) < pools[0]*pools[1]:
+        if len(shape) != 3 or shape[0] < 1 or min(shape[1:]) < pools[0]*pools[1]:
             raise ValueError(f"LeNet: image must be (C, I, J) with room for poolings {pools}, got {shape}")
         C, I, J = shape
         features = second * (I//pools[0]//pools[1]) * (J//pools[0]//pools[1])

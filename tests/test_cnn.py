@@ -302,7 +302,7 @@ def test_on_a_grid_it_is_its_definition_to_the_last_bit(what, seed):
     compare(pair, grids_of(what, seed), options, seed)
 
 
-# Examples are the same in every run, and nothing is written to disk.
+# Examples are the same in every run; none is stored.
 SETTINGS = {"derandomize": True, "database": None, "deadline": None,
             "suppress_health_check": [HealthCheck.too_slow, HealthCheck.filter_too_much]}
 
@@ -896,6 +896,24 @@ def test_an_infinite_pixel_under_a_zero_weight_is_nan(what):
     with np.errstate(invalid="ignore"):
         y, _ = run_forward(what, [x, W, b])
     assert np.isnan(y).tolist() == [[[[True, False, False], [False] * 3]]]
+
+
+@pytest.mark.parametrize("pair", ["conv2d", "conv_transpose2d"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_spoilt_weight_spoils_the_gradient_of_the_pixels_it_is_multiplied_with(pair, bad):
+    """Other pixels, the other groups, and the gradients of weights and biases do not see it."""
+    rng = np.random.default_rng(1)
+    x, W, b = [1 + rng.random(shape) for shape in [(2, 4, 5, 6), (4, 2, 2, 3), (4,)]]
+    W[2, 1, 0, 2] = bad
+    options = {"stride": (2, 1), "dilation": (1, 2), "groups": 2}
+    with np.errstate(invalid="ignore" if np.isinf(bad) else "warn"):          # BLAS works in blocks, partly empty
+        y, cache = functions(pair)[0](x, W, b, **options)
+        dy = 1 + rng.random(y.shape)
+        gradients = functions(pair)[1](dy, cache)
+    expected = LOOPS[pair](x, W, b, lambda y: dy, **options)
+    assert 0 < np.isfinite(expected[0]).sum() < y.size and 0 < np.isfinite(expected[1]).sum() < x.size
+    for ours, reference in zip([y, *gradients], expected, strict=True):
+        np.testing.assert_allclose(ours, reference, rtol=1e-13)
 
 
 def test_a_spoilt_weight_or_bias_spoils_its_filter_alone():
