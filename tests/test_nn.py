@@ -3,6 +3,9 @@
 # Every lambda below is called before its loop goes on.
 # ruff: noqa: B023
 
+import inspect
+import itertools
+import math
 import os
 import pickle
 import re
@@ -10,13 +13,15 @@ import zipfile
 
 import numpy as np
 import pytest
+from test_parity import STORED, assert_close
 
-from backprop_lib import mlp, nn
+from backprop_lib import cnn, mlp, nn, optim, train
 from backprop_lib.gradcheck import away_from_kinks, complex_step, relative_error
 
 
 WIDTHS = [np.float64, np.float32]
 N, D, H, K = 3, 7, 11, 5
+C, F, I, J = 4, 6, 8, 9
 
 ACTIVATIONS = {
     "Sigmoid": (nn.Sigmoid, mlp.sigmoid_forward, mlp.sigmoid_backward),
@@ -38,27 +43,44 @@ def generator(seed=0):
 
 
 def make(name, dtype=np.float64):
-    """One layer of each public class; all take x (N, D)."""
+    """One layer of each public class; those in IMAGE_LAYERS take x (N, C, I, J), all others x (N, D)."""
     if name in ACTIVATIONS:
         return ACTIVATIONS[name][0]()
-    return {"Linear": lambda: nn.Linear(D, H, rng=generator(), dtype=dtype),
+    return {"Conv2d": lambda: nn.Conv2d(C, F, (3, 2), (2, 1), (1, 0), (1, 2), 2, rng=generator(), dtype=dtype),
+            "ConvTranspose2d": lambda: nn.ConvTranspose2d(C, F, (2, 3), (2, 3), (1, 0), (1, 2), 2, dilation=(1, 2),
+                                                          rng=generator(), dtype=dtype),
+            "MaxPool2d": lambda: nn.MaxPool2d((3, 2), (2, 1), (1, 0), (1, 2)),
+            "AvgPool2d": lambda: nn.AvgPool2d((3, 2), (2, 1), (1, 0), False),
+            "GlobalAvgPool2d": nn.GlobalAvgPool2d,
+            "Flatten": nn.Flatten,
+            "LeNet": lambda: nn.LeNet((C, I, J), K, (3, 2), 7, 0.4, rng=generator(), dtype=dtype),
+            "Linear": lambda: nn.Linear(D, H, rng=generator(), dtype=dtype),
             "Dropout": lambda: nn.Dropout(0.4, rng=generator()),
             "Sequential": lambda: nn.Sequential(nn.Linear(D, H, rng=generator(), dtype=dtype), nn.Tanh(),
                                                 nn.Sequential(nn.Linear(H, K, rng=generator(1), dtype=dtype))),
             "MLP": lambda: nn.MLP([D, H, K], rng=generator(), dtype=dtype)}[name]()
 
 
-LAYERS = [*ACTIVATIONS, "Linear", "Dropout", "Sequential", "MLP"]
-WITH_PARAMETERS = ["Linear", "Sequential", "MLP"]
+CONVOLUTIONS = ["Conv2d", "ConvTranspose2d"]
+IMAGE_LAYERS = [*CONVOLUTIONS, "MaxPool2d", "AvgPool2d", "GlobalAvgPool2d", "Flatten", "LeNet"]
+LAYERS = [*ACTIVATIONS, "Linear", "Dropout", "Sequential", "MLP", *IMAGE_LAYERS]
+WITH_PARAMETERS = ["Linear", "Sequential", "MLP", *CONVOLUTIONS, "LeNet"]
+FIRST = {"Sequential": "Linear", "MLP": "Linear", "LeNet": "Conv2d"}        # the layer that looks at x
 LOSSES = ["CrossEntropyLoss", "BCEWithLogitsLoss", "MSELoss"]
 every_layer = pytest.mark.parametrize("name", LAYERS)
 every_loss = pytest.mark.parametrize("name", LOSSES)
+every_image_layer = pytest.mark.parametrize("name", IMAGE_LAYERS)
 with_parameters = pytest.mark.parametrize("name", WITH_PARAMETERS)
 both_widths = pytest.mark.parametrize("dtype", WIDTHS)
 
 
 def draw(shape, dtype=np.float64, seed=1):
     return away_from_kinks(generator(seed), shape).astype(dtype)
+
+
+def examples(name, dtype=np.float64, n=N, seed=1):
+    """An input for `make(name)`."""
+    return draw((n, C, I, J) if name in IMAGE_LAYERS else (n, D), dtype, seed)
 
 
 def target(name, y, seed=2):
@@ -88,7 +110,7 @@ def refuses(error, message, call, *things):
 def used(name, dtype=np.float64):
     """A layer that has been forward and backward once."""
     layer = make(name, dtype)
-    y = layer.forward(draw((N, D), dtype))
+    y = layer.forward(examples(name, dtype))
     layer.backward(draw(y.shape, dtype, seed=3))
     return layer
 
@@ -96,7 +118,7 @@ def used(name, dtype=np.float64):
 def test_the_lists_above_name_every_public_class():
     classes = {name for name, thing in vars(nn).items()
                if isinstance(thing, type) and issubclass(thing, (nn.Layer, nn.Loss))}
-    assert classes == {*LAYERS, *LOSSES, "Layer", "Loss", "Activation"}
+    assert classes == {*LAYERS, *LOSSES, "Layer", "Loss", "Activation", "Convolution"}
 
 
 # ------------------------------------------------------------------------------------------------ the pairs
@@ -249,12 +271,13 @@ def test_a_loss_equals_its_pair_bit_for_bit(name, dtype):
 @every_layer
 def test_backward_belongs_to_the_last_forward_and_repeats(name):
     layer, twin = make(name), make(name)
-    first, last = draw((2, D), seed=8), draw((N, D), seed=9)
+    first, last = examples(name, n=2, seed=8), examples(name, seed=9)
     layer.forward(first)
+    for ours, others in zip(layer.modules(), twin.modules()):
+        if isinstance(ours, nn.Dropout):
+            others.rng.bit_generator.state = ours.rng.bit_generator.state
     y = layer.forward(last)
     dy = draw(y.shape, seed=3)
-    if name == "Dropout":
-        twin.rng.random(first.shape)
     twin.forward(last)
     expected = twin.backward(dy).tobytes(), array_bits(twin.grads)
     for _ in range(2):
@@ -264,7 +287,7 @@ def test_backward_belongs_to_the_last_forward_and_repeats(name):
 @every_layer
 def test_gradients_are_replaced_not_added_and_scale_with_the_cotangent(name):
     layer = make(name)
-    y = layer.forward(draw((N, D)))
+    y = layer.forward(examples(name))
     dy = draw(y.shape, seed=3)
     dx, grads = layer.backward(dy), dict(layer.grads)
     assert (layer.backward(2 * dy) == 2 * dx).all()
@@ -277,7 +300,7 @@ def test_gradients_are_replaced_not_added_and_scale_with_the_cotangent(name):
 @both_widths
 def test_width_is_kept_and_arguments_are_not_touched(name, dtype):
     layer = make(name, dtype)
-    wide = draw((2 * N, D), dtype)
+    wide = examples(name, dtype, n=2 * N)
     x = wide[::2]
     x.flags.writeable = False
     y = layer.forward(x)
@@ -287,23 +310,32 @@ def test_width_is_kept_and_arguments_are_not_touched(name, dtype):
     assert y.dtype == dx.dtype == dtype and dx.shape == x.shape and type(y) is type(dx) is np.ndarray
     assert {a.dtype for a in [*layer.params.values(), *layer.grads.values()]} <= {np.dtype(dtype)}
     assert {key: g.shape for key, g in layer.grads.items()} == {key: p.shape for key, p in layer.params.items()}
-    assert (wide == draw((2 * N, D), dtype)).all() and (dy == draw(y.shape, dtype, seed=3)).all()
+    assert (wide == examples(name, dtype, n=2 * N)).all() and (dy == draw(y.shape, dtype, seed=3)).all()
+
+
+@every_layer
+def test_outputs_and_gradients_can_be_written_to(name):
+    layer, x = make(name), examples(name)
+    y = layer.forward(x)
+    dx = layer.backward(draw(y.shape, seed=3))
+    assert all(a.flags.writeable for a in [y, dx, *layer.grads.values()])
 
 
 @every_layer
 def test_no_example_and_one_example(name):
     layer = make(name)
-    y = layer.forward(np.zeros((0, D)))
+    y = layer.forward(examples(name, n=0))
     dx = layer.backward(np.zeros(y.shape))
-    assert y.shape[0] == 0 and y.ndim == 2 and dx.shape == (0, D)
+    assert y.shape == (0, *make(name).forward(examples(name)).shape[1:])
+    assert dx.shape == examples(name, n=0).shape
     assert {key: g.shape for key, g in layer.grads.items()} == {key: p.shape for key, p in layer.params.items()}
     assert not any(g.any() for g in layer.grads.values())
     three = make(name).eval()
-    x = draw((N, D))
+    x = examples(name)
     y = three.forward(x)
     dx = three.backward(draw(y.shape, seed=3))
     one = make(name).eval()
-    assert np.allclose(one.forward(x[1:2]), y[1:2], rtol=1e-14, atol=0)
+    assert np.allclose(one.forward(x[1:2]), y[1:2], rtol=1e-13, atol=1e-15)
     assert np.allclose(one.backward(draw(y.shape, seed=3)[1:2]), dx[1:2], rtol=1e-13, atol=1e-15)
 
 
@@ -316,7 +348,7 @@ def test_a_parameter_that_is_nan_arrives_at_the_output():
 
 @every_layer
 def test_nan_and_inf_arrive_at_the_output(name):
-    x = draw((N, D))
+    x = examples(name)
     x[1, 2] = np.nan
     y = make(name).eval().forward(x)
     assert np.isnan(y[1]).any() and np.isfinite(y[[0, 2]]).all()
@@ -347,12 +379,12 @@ class Masked(np.ndarray):
 @every_layer
 def test_wrong_kinds_of_input_are_refused(name):
     layer = used(name)
-    fixed = make(name).dtype is not None or name in ("Sequential", "MLP")
-    owner = "Linear" if fixed else name
+    fixed = make(name).dtype is not None or name in FIRST
+    owner = FIRST.get(name, name)
     width = "float64" if fixed else "float32 or float64"
-    x = draw((N, D))
+    x = examples(name)
     start = f"{owner}: x must be a NumPy array of {width}, got "
-    cases = [(np.ones((N, D), dtype=int), "int64; write x.astype(np.float64)"),
+    cases = [(np.ones(x.shape, dtype=int), "int64; write x.astype(np.float64)"),
              (x > 0, "bool; write x.astype(np.float64)"),
              (x.astype(np.float16), "float16; write x.astype(np.float64)"),
              (x.astype(complex), "complex128; write x.astype(np.float64)"),
@@ -371,23 +403,25 @@ def test_wrong_kinds_of_input_are_refused(name):
             lambda: layer.forward(np.array(1.0)), layer)
 
 
-def test_a_float32_layer_asks_for_float32():
-    layer = used("Linear", np.float32)
-    refuses(TypeError, "Linear: x must be a NumPy array of float32, got float64; write x.astype(np.float32)",
-            lambda: layer.forward(draw((N, D))), layer)
+@with_parameters
+def test_a_float32_layer_asks_for_float32(name):
+    layer = used(name, np.float32)
+    refuses(TypeError, f"{FIRST.get(name, name)}: x must be a NumPy array of float32, got float64; "
+            "write x.astype(np.float32)", lambda: layer.forward(examples(name)), layer)
 
 
 @every_layer
 def test_cotangents_that_do_not_fit_are_refused(name):
     layer = used(name)
-    y = layer.forward(draw((N, D)))
+    y = layer.forward(examples(name))
     refuses(TypeError, f"{name}: dy must be a NumPy array of float64, got float32; write dy.astype(np.float64)",
             lambda: layer.backward(np.ones(y.shape, np.float32)), layer)
     refuses(TypeError, f"{name}: dy must be a NumPy array of float64, got int64; write dy.astype(np.float64)",
             lambda: layer.backward(np.ones(y.shape, np.int64)), layer)
     refuses(TypeError, f"{name}: dy must be a NumPy array of float64, got list; "
             "write np.asarray(dy, dtype=np.float64)", lambda: layer.backward(y.tolist()), layer)
-    for shape in [y.shape[::-1], (1, y.shape[1]), (N, 1), (y.shape[1],), (N, *y.shape)]:
+    for shape in [y.shape[::-1], (1, *y.shape[1:]), (*y.shape[:-1], 1), (N, 1, *y.shape[2:]), y.shape[1:],
+                  (N, *y.shape)]:
         refuses(ValueError, f"{name}: dy must have the shape {y.shape} of the output, got {shape}",
                 lambda: layer.backward(np.ones(shape)), layer)
 
@@ -396,9 +430,11 @@ def test_cotangents_that_do_not_fit_are_refused(name):
 def test_backward_before_forward_is_refused(name):
     layer = make(name)
     refuses(RuntimeError, f"{name}: backward needs a forward first", lambda: layer.backward(np.ones((N, D))), layer)
+    refuses(ValueError, ": x must ", lambda: layer.forward(np.array(1.0)), layer)
+    refuses(RuntimeError, f"{name}: backward needs a forward first", lambda: layer.backward(np.ones((N, D))), layer)
 
 
-@with_parameters
+@pytest.mark.parametrize("name", ["Linear", "Sequential", "MLP"])
 def test_inputs_of_the_wrong_shape_are_refused(name):
     layer = used(name)
     for shape in [(D,), (N, D + 1), (D, N), (2, N, D), (N, 1)]:
@@ -468,9 +504,9 @@ def test_a_layer_that_names_no_arithmetic_says_so():
 
 @with_parameters
 def test_replacing_a_parameter_takes_effect_in_the_next_forward(name):
-    layer = make(name)
+    layer = make(name).eval()
     key = next(iter(layer.params))
-    x = draw((N, D))
+    x = examples(name)
     before = layer.forward(x)
     layer.params[key] = 2 * layer.params[key]
     replaced = layer.forward(x)
@@ -525,20 +561,21 @@ def test_sequential_is_a_view_of_its_layers():
     assert repr(nn.Sequential(nn.Linear(1, 1, rng=generator())).grads) == "{}"
 
 
-def test_sequential_lets_each_layer_remember():
+@pytest.mark.parametrize("name", ["MLP", "LeNet"])
+def test_sequential_lets_each_layer_remember(name):
     """After a model's backward every layer has its own gradients and cache, as if called alone."""
-    model = make("MLP")
-    x, dy = draw((N, D)), draw((N, K), seed=3)
+    model = make(name).eval()
+    x, dy = examples(name), draw((N, K), seed=3)
     model.forward(x)
     model.backward(dy)
     grads = array_bits(model.grads)
     h = x
-    for layer in make("MLP"):
+    for layer in make(name).eval():
         h = layer.forward(h)
     for layer in reversed(list(model)):
         dy = layer.backward(dy)
     assert array_bits(model.grads) == grads
-    refuses(ValueError, "MLP: dy must have the shape (3, 5) of the output", lambda: model.backward(dy), model)
+    refuses(ValueError, f"{name}: dy must have the shape (3, 5) of the output", lambda: model.backward(dy), model)
 
 
 class Broken(nn.Identity):
@@ -695,13 +732,666 @@ def test_a_loss_belongs_to_its_last_forward_and_repeats(name):
     assert (loss.backward(2.0) == 2 * loss.backward()).all() and not loss.backward(0).any()
 
 
+# ------------------------------------------------------------------------------------------------ images: the pairs
+
+POOLS = ["MaxPool2d", "AvgPool2d"]
+# Arguments of the objects, after the numbers of channels, as in PyTorch; rng and dtype come by name only.
+SIGNATURES = {
+    "Conv2d": ["in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias"],
+    "ConvTranspose2d": ["in_channels", "out_channels", "kernel_size", "stride", "padding", "output_padding", "groups",
+                        "bias", "dilation"],
+    "MaxPool2d": ["kernel_size", "stride", "padding", "dilation"],
+    "AvgPool2d": ["kernel_size", "stride", "padding", "count_include_pad"],
+}
+IMAGE_PAIRS = {
+    "Conv2d": (cnn.conv2d_forward, cnn.conv2d_backward),
+    "ConvTranspose2d": (cnn.conv_transpose2d_forward, cnn.conv_transpose2d_backward),
+    "MaxPool2d": (cnn.max_pool2d_forward, cnn.max_pool2d_backward),
+    "AvgPool2d": (cnn.avg_pool2d_forward, cnn.avg_pool2d_backward),
+    "GlobalAvgPool2d": (cnn.global_avg_pool2d_forward, cnn.global_avg_pool2d_backward),
+    "Flatten": (cnn.flatten_forward, cnn.flatten_backward),
+}
+# Values of each option beside its default: whole numbers, pairs and lists, Python's and NumPy's.
+KERNELS = [1, 3, (3, 2), [2, 3], (np.int64(2), 4)]
+VALUES = {
+    "Conv2d": {"kernel_size": KERNELS, "stride": [2, (2, 3), np.int32(2)], "padding": [1, (2, 1)],
+               "dilation": [2, (1, 2)], "groups": [2, np.int64(2)], "bias": [False, np.True_]},
+    "ConvTranspose2d": {"kernel_size": KERNELS, "stride": [2, (3, 2), np.int32(2)], "padding": [(0, 1), [1, 0]],
+                        "output_padding": [1, (1, 0)], "groups": [2, np.int64(2)], "bias": [False, np.True_],
+                        "dilation": [2, (1, 2)]},
+    "MaxPool2d": {"kernel_size": [2, *KERNELS], "stride": [None, 1, (2, 3), [3, 1]], "padding": [1, (0, 1), [1, 0]],
+                  "dilation": [2, (1, 2)]},
+    "AvgPool2d": {"kernel_size": [2, *KERNELS], "stride": [None, 1, (2, 3), [3, 1]], "padding": [1, (0, 1), [1, 0]],
+                  "count_include_pad": [False, np.True_]},
+    "GlobalAvgPool2d": {},
+    "Flatten": {},
+}
+every_image_pair = pytest.mark.parametrize("name", IMAGE_PAIRS)
+every_convolution = pytest.mark.parametrize("name", CONVOLUTIONS)
+
+
+def pair_of(value):
+    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+
+
+def allowed(options):
+    """Whether these options go together, on an image of (I, J)."""
+    kernel, padding = pair_of(options["kernel_size"]), pair_of(options.get("padding", 0))
+    stride, dilation = pair_of(options.get("stride", 1)), pair_of(options.get("dilation", 1))
+    if "output_padding" in options:
+        return all(o < max(u, e) for o, u, e in zip(pair_of(options["output_padding"]), stride, dilation))
+    return "bias" in options or all(2 * m <= k for m, k in zip(padding, kernel))
+
+
+def settings_of(name):
+    """Dicts of options: none given, each value of each option alone, and all combinations of the last values."""
+    values = VALUES[name]
+    base = {"kernel_size": (3, 2)} if values else {}
+    yield base
+    for option, several in values.items():
+        for value in several:
+            yield {**base, option: value, **({"stride": 3} if option == "output_padding" else {})}
+    for combination in itertools.product(*[several[-2:] for several in values.values()]):
+        options = dict(zip(values, combination))
+        if values and allowed(options):
+            yield options
+
+
+def build(name, options, dtype=np.float64):
+    layer = getattr(nn, name)
+    return layer(C, F, **options, rng=generator(), dtype=dtype) if name in CONVOLUTIONS else layer(**options)
+
+
+def parameters_of(name, options):
+    """The shapes of the parameters, as PyTorch has them."""
+    first, second = (F, C) if name == "Conv2d" else (C, F)
+    shapes = {"weight": (first, second // options.get("groups", 1), *pair_of(options["kernel_size"])), "bias": (F,)}
+    return shapes if options.get("bias", True) else {"weight": shapes["weight"]}
+
+
+def run_pair(name, params, options, x, dy_of):
+    """Output, input gradient and parameter gradients from the pure functions; without a bias, from zeros."""
+    forward, backward = IMAGE_PAIRS[name]
+    arguments = {key: value for key, value in options.items() if key not in ("bias", "kernel_size")}
+    if name in CONVOLUTIONS:
+        y, cache = forward(x, params["weight"], params.get("bias", np.zeros(F, x.dtype)), **arguments)
+        dx, *grads = backward(dy_of(y), cache)
+        return y, dx, {key: g for key, g in zip(("weight", "bias"), grads) if key in params}
+    y, cache = forward(x, **({"kernel_size": options["kernel_size"]} if options else {}), **arguments)
+    return y, backward(dy_of(y), cache), {}
+
+
+@every_image_pair
+@both_widths
+def test_an_image_layer_equals_its_pair_bit_for_bit_with_every_option(name, dtype):
+    x = examples(name, dtype)
+    for options in list(settings_of(name))[::1 if dtype == np.float64 else 5]:
+        layer = build(name, options, dtype)
+        if name in CONVOLUTIONS:
+            shapes = {key: p.shape for key, p in layer.params.items()}
+            assert list(shapes.items()) == list(parameters_of(name, options).items()), options
+        else:
+            assert layer.params == {} and layer.dtype is None
+        y, dx, grads = run_pair(name, layer.params, options, x, lambda y: draw(y.shape, dtype, seed=3))
+        ours = layer.forward(x)
+        assert (ours.dtype, ours.shape, ours.tobytes()) == (np.dtype(dtype), y.shape, y.tobytes()), options
+        ours = layer.backward(draw(y.shape, dtype, seed=3))
+        assert (ours.dtype, ours.shape, ours.tobytes()) == (np.dtype(dtype), x.shape, dx.tobytes()), options
+        assert list(layer.grads) == list(grads) and array_bits(layer.grads) == array_bits(grads), options
+
+
+@pytest.mark.parametrize("name", [*CONVOLUTIONS, *POOLS])
+def test_the_arguments_of_an_image_layer_come_in_the_order_of_pytorch(name):
+    parameters = inspect.signature(getattr(nn, name)).parameters.values()
+    by_name = ["rng", "dtype"] if name in CONVOLUTIONS else []
+    assert [p.name for p in parameters] == SIGNATURES[name] + by_name
+    assert [p.name for p in parameters if p.kind is p.KEYWORD_ONLY] == by_name
+    defaults = {"stride": None if name in POOLS else 1, "padding": 0, "output_padding": 0, "dilation": 1, "groups": 1,
+                "bias": True, "count_include_pad": True, "dtype": np.float64}
+    assert {p.name: p.default for p in parameters if p.default is not p.empty} == {
+        key: value for key, value in defaults.items() if key in SIGNATURES[name] + by_name}
+
+
+@every_convolution
+def test_a_convolution_has_an_option_in_each_position(name):
+    options = {"kernel_size": (2, 3), "stride": (2, 3), "padding": (1, 0), "output_padding": (1, 2), "dilation": (1, 2),
+               "groups": 2, "bias": False}
+    options = {key: options[key] for key in SIGNATURES[name][2:]}
+    by_name = build(name, options)
+    by_position = getattr(nn, name)(C, F, *options.values(), rng=generator())
+    x = examples(name)
+    assert by_position.forward(x).tobytes() == by_name.forward(x).tobytes()
+    assert list(by_position.params) == ["weight"]
+
+
+@pytest.mark.parametrize("name", [*CONVOLUTIONS, *POOLS])
+def test_a_whole_number_means_the_same_for_rows_and_columns(name):
+    for option in [key for key in VALUES[name] if key not in ("groups", "bias", "count_include_pad")]:
+        value = 1 if "padding" in option else 2
+        start = {"kernel_size": 3, **({"stride": 2} if option == "output_padding" else {})}
+        ways = value, (value, value), [value, value], np.int8(value)
+        outputs = {build(name, {**start, option: way}).forward(examples(name)).tobytes() for way in ways}
+        assert len(outputs) == 1, option
+
+
+@pytest.mark.parametrize("name", [*CONVOLUTIONS, *POOLS])
+def test_a_list_of_options_is_copied(name):
+    options = {key: [1, 1] if key == "padding" else [3, 2] for key in VALUES[name]
+               if key in ("kernel_size", "stride", "padding", "dilation")}
+    layer, x = build(name, options), examples(name)
+    y = layer.forward(x).tobytes()
+    for several in options.values():
+        several[:] = [7, 7]
+    assert layer.forward(x).tobytes() == y
+
+
+def test_flatten_takes_two_axes_and_more():
+    for shape in [(3, 5), (3, 5, 2), (3, 1, 2, 2, 4), (0, 3, 2), (3, 2, 0)]:
+        layer, x = nn.Flatten(), draw(shape)
+        assert layer.forward(x).shape == (shape[0], math.prod(shape[1:]))
+        assert layer.forward(x).tobytes() == x.tobytes()
+        assert layer.backward(layer.forward(2 * x)).tolist() == (2 * x).tolist()
+
+
+def test_numbers_computed_by_hand():
+    """State dicts as PyTorch writes them; no other function of ours is asked."""
+    x = np.array([[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]]])
+    kernel = np.array([[[[1.0, 2.0], [3.0, 4.0]]]])
+    layer = nn.Conv2d(1, 1, 2, rng=generator())
+    layer.load_state_dict({"weight": kernel, "bias": np.array([10.0])})
+    assert layer.forward(x).tolist() == [[[[47, 57], [77, 87]]]]
+    dy = np.array([[[[1.0, 0.0], [0.0, -1.0]]]])
+    assert layer.backward(dy).tolist() == [[[[1, 2, 0], [3, 3, -2], [0, -3, -4]]]]
+    assert layer.grads["weight"].tolist() == [[[[-4, -4], [-4, -4]]]] and layer.grads["bias"].tolist() == [0]
+    layer = nn.ConvTranspose2d(1, 1, 2, rng=generator())
+    layer.load_state_dict({"weight": kernel, "bias": np.array([0.5])})
+    assert layer.forward(x[:, :, :2, :2]).tolist() == [[[[1.5, 4.5, 4.5], [7.5, 23.5, 18.5], [12.5, 31.5, 20.5]]]]
+    assert layer.backward(x).tolist() == [[[[37, 47], [67, 77]]]]
+    assert layer.grads["weight"].tolist() == [[[[46, 58], [82, 94]]]] and layer.grads["bias"].tolist() == [45]
+    assert nn.MaxPool2d(2, 1).forward(-x).tolist() == [[[[-1, -2], [-4, -5]]]]
+    assert nn.AvgPool2d(2, 1).forward(x).tolist() == [[[[3, 4], [6, 7]]]]
+    assert nn.AvgPool2d(2, 3, 1).forward(x).tolist() == [[[[0.25, 0.75], [1.75, 2.25]]]]
+    assert nn.AvgPool2d(2, 3, 1, False).forward(x).tolist() == [[[[1, 3], [7, 9]]]]
+    assert nn.GlobalAvgPool2d().forward(x).tolist() == [[5]] and nn.Flatten().forward(x).tolist() == [[*range(1, 10)]]
+
+@pytest.mark.parametrize("case", [case for case in STORED["cnn"] if case.split(".")[0] not in ("correlate1d",
+                                                                                            "correlate2d", "unfold")])
+def test_stored_numbers_of_pytorch(case):
+    """A state dict and an input from PyTorch give its outputs and gradients, which are stored beside the tests."""
+    stored = STORED["cnn"][case]
+    pair = case.split(".")[0]
+    name = {"conv2d": "Conv2d", "conv_transpose2d": "ConvTranspose2d", "max_pool2d": "MaxPool2d", "flatten": "Flatten",
+            "avg_pool2d": "AvgPool2d", "global_avg_pool2d": "GlobalAvgPool2d"}[pair]
+    options = {key: value for key, value in stored["in"].items() if key not in ("x", "W", "b")}
+    if name in CONVOLUTIONS:
+        W, b = stored["in"]["W"], stored["in"]["b"]
+        layer = getattr(nn, name)(stored["in"]["x"].shape[1], len(b), W.shape[2:], **options, rng=generator())
+        layer.load_state_dict({"weight": W, "bias": b})
+    else:
+        layer = getattr(nn, name)(**options)
+    assert_close(layer.forward(stored["in"]["x"]), stored["out"]["y"], "y")
+    assert_close(layer.backward(stored["cot"]["dy"]), stored["grad"]["dx"], "dx")
+    for key, of_pytorch in zip(("weight", "bias"), ("dW", "db")):
+        if name in CONVOLUTIONS:
+            assert_close(layer.grads[key], stored["grad"][of_pytorch], of_pytorch)
+
+
+# ------------------------------------------------------------------------------------------------ images: the start
+
+@pytest.mark.parametrize("make_layer, fan_in", [
+    (lambda **k: nn.Conv2d(20, 60, (3, 5), groups=2, **k), 10 * 15),
+    (lambda **k: nn.ConvTranspose2d(20, 60, (3, 5), groups=2, **k), 30 * 15)])
+def test_a_convolution_starts_uniform_within_its_bound(make_layer, fan_in):
+    """PyTorch reads fan_in off the second axis of the weight, of a transposed convolution too."""
+    layer, bound = make_layer(rng=generator()), 1 / math.sqrt(fan_in)
+    W, b = layer.params["weight"], layer.params["bias"]
+    assert 0.99 * bound < np.abs(W).max() <= bound and 0.9 * bound < np.abs(b).max() <= bound
+    assert abs(W.var() * 3 * fan_in - 1) < 0.1 and abs(W.mean()) < 0.03 * bound and (W < 0).any() and (b < 0).any()
+    assert abs(b.mean()) < 0.3 * bound and len(np.unique(W)) == W.size and not np.isin(b, W).any()
+    again, other = make_layer(rng=generator()), make_layer(rng=generator(1))
+    assert bits(again.params) == bits(layer.params) != bits(other.params)
+    narrow = make_layer(rng=generator(), dtype=np.float32)
+    assert all(narrow.params[key].dtype == np.float32 for key in ("weight", "bias"))
+    assert all((narrow.params[key] == p.astype(np.float32)).all() for key, p in layer.params.items())
+    assert bits(make_layer(rng=generator(), bias=False).params["weight"]) == bits(W)
+
+
+@every_convolution
+def test_convolutions_from_one_generator_start_differently(name):
+    rng = generator()
+    first, second = (getattr(nn, name)(2, 3, 2, rng=rng) for _ in range(2))
+    assert not (first.params["weight"] == second.params["weight"]).any()
+
+
+# ------------------------------------------------------------------------------------------------ images: bad input
+
+def refuses_argument(error, owner, argument, came, call, *things):
+    """Refused with "<owner>: <argument> must ..., got ...<what came>", and every thing is as before."""
+    before = [bits(thing) for thing in things]
+    with pytest.raises((TypeError, ValueError)) as caught:
+        call()
+    assert caught.type is error, caught.value
+    message = rf"{owner}: ({argument})\b.* must .+, got .*{re.escape(came)}"
+    assert re.match(message, str(caught.value)), str(caught.value)
+    assert [bits(thing) for thing in things] == before
+
+
+NOT_WHOLE = [(1.0, "1.0"), (np.float64(2), "2.0"), (True, "True"), (np.True_, "True"), ("1", "'1'"), (None, "None"),
+             ((1, 1.5), "(1, 1.5)"), ([1, None], "[1, None]"), ((1, True), "(1, True)"), (np.array([1, 1]), "array"),
+             (slice(2), "slice"), ({1, 2}, "{1, 2}")]
+BAD_OPTIONS = [(name, option) for name in VALUES for option in VALUES[name]
+               if option not in ("groups", "bias", "count_include_pad")]
+
+
+def construct(name, rng, **changes):
+    """A good layer but for the changes."""
+    settings = {"rng": rng, **changes} if name in CONVOLUTIONS else changes
+    channels = {"in_channels": C, "out_channels": F} if name in CONVOLUTIONS else {}
+    kernel = {"kernel_size": 2} if VALUES[name] else {}
+    return getattr(nn, name)(**{**channels, **kernel, **settings})
+
+
+@pytest.mark.parametrize("name, option", BAD_OPTIONS)
+def test_options_that_are_not_whole_numbers_are_refused(name, option):
+    rng = generator()
+    for value, came in NOT_WHOLE:
+        if value is not None or option != "stride" or name in CONVOLUTIONS:
+            refuses_argument(TypeError, name, option, came, lambda: construct(name, rng, **{option: value}), rng)
+
+
+@pytest.mark.parametrize("name, option", BAD_OPTIONS)
+def test_options_out_of_range_are_refused(name, option):
+    rng, least = generator(), 0 if "padding" in option else 1
+    for value in [least - 1, (1, least - 1), [least - 1, 1], np.int64(-3), (), (1,), [1, 1, 1]]:
+        came = str(value) if isinstance(value, (tuple, list)) else str(int(value))
+        refuses_argument(ValueError, name, option, came, lambda: construct(name, rng, **{option: value}), rng)
+
+
+@every_convolution
+def test_bad_settings_of_a_convolution_are_refused(name):
+    rng = generator()
+
+    def refused(error, argument, came, **changes):
+        refuses_argument(error, name, argument, came, lambda: construct(name, rng, **changes), rng)
+
+    for argument in ("in_channels", "out_channels"):
+        for value in (0, -1, 2.0, True, None, "3", (2, 2)):
+            refused(ValueError, argument, repr(value), **{argument: value})
+    for value in (0, -2):
+        refused(ValueError, "groups", str(value), groups=value)
+    for value in (1.0, True, np.True_, "1", None, (1, 1), np.array([1])):
+        refused(TypeError, "groups", "", groups=value)
+    refused(ValueError, "groups", "3", groups=3)                # divides F = 6, not C = 4
+    refused(ValueError, "groups", "4", groups=4)                # divides C = 4, not F = 6
+    for value in (1, 0, None, "True", np.zeros(F)):
+        refused(TypeError, "bias", repr(value), bias=value)
+    for value in (np.int64, np.float16, complex, None, "wide"):
+        refused(TypeError, "dtype", "", dtype=value)
+    for wrong in (None, 0, np.random, np.random.RandomState(0)):
+        refuses_argument(TypeError, name, "rng", type(wrong).__name__, lambda: construct(name, wrong))
+    with pytest.raises(TypeError, match="rng"):
+        getattr(nn, name)(C, F, 2)
+
+
+def test_bad_settings_of_other_image_layers_are_refused():
+    rng = generator()
+    for value in (1, 0, None, "no"):
+        refuses_argument(TypeError, "AvgPool2d", "count_include_pad", repr(value),
+                         lambda: nn.AvgPool2d(2, count_include_pad=value))
+    for name in POOLS:
+        for kernel, padding in [(1, 1), (3, 2), ((4, 3), 2), ((3, 4), (2, 0)), ((3, 4), (1, 3)), (np.int64(2), 2)]:
+            refuses_argument(ValueError, name, "padding", str(pair_of(padding)),
+                             lambda: construct(name, None, kernel_size=kernel, padding=padding))
+        construct(name, None, kernel_size=(3, 4), padding=(1, 2))
+    for stride, dilation, wrong in [(1, 1, 1), (2, 2, 2), ((2, 1), 1, (0, 1)), (1, (1, 2), (1, 0)),
+                                    ((3, 2), 2, (0, 2))]:
+        refuses_argument(ValueError, "ConvTranspose2d", "output_padding", str(pair_of(wrong)), lambda: construct(
+            "ConvTranspose2d", rng, stride=stride, dilation=dilation, output_padding=wrong), rng)
+    construct("ConvTranspose2d", rng, stride=(3, 1), dilation=(1, 2), output_padding=(2, 1))
+
+
+# layer, shape of x, argument, what came. The last number says which sizes are wrong.
+BAD_INPUTS = [
+    *[(name, shape, "x", str(shape)) for name in IMAGE_LAYERS if name != "Flatten"
+      for shape in [(C,), (N, C), (C, I, J), (N, C, I, J, 1), (1, N, C, I, J)]],
+    ("Flatten", (3,), "x", "(3,)"),
+    *[(name, (N, channels, I, J), "x", str(channels)) for name in [*CONVOLUTIONS, "LeNet"]
+      for channels in (0, 1, C - 1, C + 1, 2 * C)],
+    ("Conv2d", (N, C, 0, J), "x|the kernel", "0"), ("Conv2d", (N, C, I, 2), "x|the kernel", "2"),
+    ("MaxPool2d", (N, C, I, 2), "x|the kernel", "2"), ("MaxPool2d", (N, C, I, 0), "x|the kernel", "0"),
+    ("AvgPool2d", (N, C, I, 1), "x|the kernel", "1"), ("AvgPool2d", (N, C, 0, J), "x|the kernel", "0"),
+    ("ConvTranspose2d", (N, C, 0, J), "x", "0"), ("ConvTranspose2d", (N, C, I, 0), "x", "0"),
+    ("GlobalAvgPool2d", (N, C, 0, J), "x", "0"), ("GlobalAvgPool2d", (0, C, I, 0), "x", "0"),
+]
+
+
+@pytest.mark.parametrize("name, shape, argument, came", BAD_INPUTS)
+def test_images_that_do_not_fit_are_refused(name, shape, argument, came):
+    layer, fresh = used(name), make(name)
+    owner, x = FIRST.get(name, name), np.ones(shape)
+    refuses_argument(ValueError, owner, argument, came, lambda: layer.forward(x), layer)
+    refuses_argument(ValueError, owner, argument, came, lambda: fresh.forward(x), fresh)
+
+
+@pytest.mark.parametrize("name, options, shape", [
+    ("Conv2d", {"kernel_size": 1, "padding": 1}, (1, C, 0, 3)),
+    ("Conv2d", {"kernel_size": 2, "padding": (0, 1)}, (2, C, 3, 0)),
+    ("ConvTranspose2d", {"kernel_size": 3}, (1, C, 0, 3)),
+    ("ConvTranspose2d", {"kernel_size": (1, 3), "stride": 2}, (1, C, 3, 0)),
+    ("MaxPool2d", {"kernel_size": 2, "padding": 1}, (1, 1, 0, 3)),
+    ("AvgPool2d", {"kernel_size": 2, "padding": 1}, (1, 1, 0, 3)),
+    ("AvgPool2d", {"kernel_size": 2, "stride": 1, "padding": 1, "count_include_pad": False}, (1, 1, 3, 0)),
+    ("GlobalAvgPool2d", {}, (1, 1, 3, 0))])
+def test_an_image_without_pixels_is_refused_whatever_the_padding(name, options, shape):
+    layer = build(name, options)
+    refuses_argument(ValueError, name, "x|the kernel|padding", "", lambda: layer.forward(np.ones(shape)), layer)
+
+
+def test_options_that_do_not_fit_the_image_are_refused():
+    """Nothing is wrong with the layer, so it is at the image that it fails."""
+    blind = nn.MaxPool2d(2, padding=(1, 0), dilation=(3, 1))
+    blind.forward(np.ones((1, 1, 3, 3)))
+    refuses_argument(ValueError, "MaxPool2d", "padding", "", lambda: blind.forward(np.ones((1, 1, 2, 3))), blind)
+    nothing = nn.ConvTranspose2d(1, 1, 3, padding=(0, 2), rng=generator())
+    assert nothing.forward(np.ones((1, 1, 1, 3))).shape == (1, 1, 3, 1)
+    refuses_argument(ValueError, "ConvTranspose2d", "padding", "0", lambda: nothing.forward(np.ones((1, 1, 1, 2))),
+                     nothing)
+    big = nn.Conv2d(1, 1, (2, 3), padding=(0, 1), dilation=(2, 1), rng=generator())
+    assert big.forward(np.ones((1, 1, 3, 1))).shape == (1, 1, 1, 1)
+    refuses_argument(ValueError, "Conv2d", "the kernel", "3 x 3", lambda: big.forward(np.ones((1, 1, 2, 9))), big)
+
+
+def test_wrong_channels_are_the_fault_of_x_and_not_of_groups():
+    for name, channels in itertools.product(CONVOLUTIONS, (C - 1, C + 1, C + 2)):
+        layer, x = used(name), np.ones((N, channels, I, J))
+        refuses_argument(ValueError, name, "x", str(channels), lambda: layer.forward(x), layer)
+
+
+@every_image_layer
+def test_an_image_layer_works_on_after_a_failure(name):
+    """A call that fails leaves the last forward, its backward and the next forward as they were."""
+    layer, twin = make(name).eval(), make(name).eval()
+    x = examples(name)
+    for _ in range(2):
+        with pytest.raises(ValueError):
+            layer.forward(np.ones(3))
+        with pytest.raises(RuntimeError):
+            layer.backward(np.ones(3))
+    y = layer.forward(x)
+    assert y.tobytes() == twin.forward(x).tobytes()
+    dy = draw(y.shape, seed=3)
+    dx = twin.backward(dy).tobytes()
+    for call in [lambda: layer.forward(np.ones(3)), lambda: layer.backward(np.ones((2, 2))),
+                 lambda: layer.forward(x.tolist())]:
+        with pytest.raises((ValueError, TypeError)):
+            call()
+        assert layer.backward(dy).tobytes() == dx and array_bits(layer.grads) == array_bits(twin.grads)
+
+
+@every_convolution
+def test_weights_that_do_not_fit_are_refused(name):
+    layer = used(name)
+    x, good = examples(name), dict(layer.params)
+    W, b = good["weight"], good["bias"]
+    for key, value, error, message in [
+            ("weight", W.swapaxes(0, 1), ValueError, f"params['weight'] must have shape {W.shape}, got "
+             f"{W.swapaxes(0, 1).shape}"),
+            ("weight", W.swapaxes(2, 3), ValueError, f"params['weight'] must have shape {W.shape}"),
+            ("weight", W.reshape(len(W), -1), ValueError, f"params['weight'] must have shape {W.shape}"),
+            ("weight", W.astype("f4"), TypeError, "params['weight'] must be a NumPy array of float64, got float32"),
+            ("bias", b[:, None], ValueError, f"params['bias'] must have shape ({F},), got ({F}, 1)"),
+            ("bias", b[:C], ValueError, f"params['bias'] must have shape ({F},), got ({C},)"),
+            ("bias", None, TypeError, "params['bias'] must be a NumPy array of float64, got NoneType")]:
+        layer.params = {**good, key: value}
+        refuses(error, f"{name}: {message}", lambda: layer.forward(x), layer)
+        layer.params = good
+        refuses(error, f"{name}: {message.replace('params', 'state')}",
+                lambda: layer.load_state_dict({**good, key: value}), layer)
+    bare = construct(name, generator(), bias=False)
+    refuses(ValueError, f"{name}: state must have the names ['weight'], got ['weight', 'bias']: missing [], unexpected "
+            "['bias']", lambda: bare.load_state_dict(good), bare)
+
+
+# ------------------------------------------------------------------------------------------------ images: models
+
+def require_slopes(f, gradients, arrays):
+    """f rises along random directions in each array as its gradient says; the array itself is moved and put back."""
+    for key, array in arrays.items():
+        middle, step = array.copy(), 1e-5
+        for seed in range(5):
+            v = generator(seed).standard_normal(array.shape)
+            array[...] = middle + step * v
+            above = f()
+            array[...] = middle - step * v
+            slope = (above - f()) / (2 * step)
+            array[...] = middle
+            assert abs(slope - (gradients[key] * v).sum()) < 1e-7 * np.linalg.norm(gradients[key]), key
+
+
+def test_gradients_of_all_image_layers_agree_with_central_differences():
+    """The objects alone, arrays nudged in place."""
+    rng = generator(5)
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, (3, 2), 1, (1, 0), groups=2, rng=rng), nn.Tanh(), nn.MaxPool2d((2, 3), (2, 1), (1, 0)),
+        nn.Sequential(nn.ConvTranspose2d(4, 3, 2, (2, 1), bias=False, rng=rng), nn.LeakyReLU(0.2)),
+        nn.AvgPool2d((2, 3), (2, 1), (1, 0), False), nn.Conv2d(3, 2, 2, dilation=(2, 1), rng=rng), nn.GlobalAvgPool2d(),
+        nn.Linear(2, 3, rng=rng), nn.Flatten())
+    x, w = draw((2, 2, 4, 6)), draw((2, 3), seed=4)
+
+    def f():
+        return float((w * model.forward(x)).sum())
+
+    f()
+    gradients = {"x": model.backward(w), **model.grads}
+    assert list(gradients) == ["x", "0.weight", "0.bias", "3.0.weight", "5.weight", "5.bias", "7.weight", "7.bias"]
+    require_slopes(f, gradients, {"x": x, **model.params})
+
+
+def lenet_by_hand(t, pools):
+    """LeNet without dropout and its loss, as one composition of pure forwards."""
+    def forward(x, W1, b1, W2, b2, W3, b3, W4, b4):
+        h = x
+        for W, b, pool in [(W1, b1, pools[0]), (W2, b2, pools[1])]:
+            h = cnn.max_pool2d_forward(mlp.relu_forward(cnn.conv2d_forward(h, W, b, padding=1)[0])[0], pool)[0]
+        h = mlp.relu_forward(mlp.linear_forward(cnn.flatten_forward(h)[0], W3, b3)[0])[0]
+        return mlp.softmax_cross_entropy_forward(mlp.linear_forward(h, W4, b4)[0], t)
+    return forward
+
+
+@pytest.mark.parametrize("pools, image, evaluating", [((2, 2), (2, 4, 5), True), ((1, 3), (1, 3, 4), False)])
+def test_gradients_of_a_whole_lenet(pools, image, evaluating):
+    """Against the complex step through the pairs; in evaluation, or in training with a dropout of 0."""
+    model = nn.LeNet(image, 3, (3, 2), 5, 0.5 if evaluating else 0, pools, rng=generator()).train(not evaluating)
+    loss, x, t = nn.CrossEntropyLoss(), draw((2, *image)), np.array([2, 0])
+    value = loss.forward(model.forward(x), t)
+    dx = model.backward(loss.backward(0.75))
+    args = [x, *model.params.values()]
+    forward = lenet_by_hand(t, pools)
+    assert value == forward(*args)[0]
+    assert list(model.grads) == [f"{i}.{p}" for i in (0, 3, 7, 10) for p in ("weight", "bias")]
+    for which, gradient in enumerate([dx, *model.grads.values()]):
+        assert np.abs(gradient).max() > 1e-5
+        assert relative_error(gradient, complex_step(forward, args, which, [0.75])) < 1e-12
+
+
+def test_gradients_of_a_whole_lenet_agree_with_central_differences():
+    model = nn.LeNet((2, 7, 8), K, (4, 6), 9, rng=generator(2)).eval()
+    loss, x, t = nn.CrossEntropyLoss(), draw((3, 2, 7, 8)), np.array([2, 0, 4])
+
+    def f():
+        return float(loss.forward(model.forward(x), t))
+
+    f()
+    gradients = {"x": model.backward(loss.backward()), **model.grads}
+    require_slopes(f, gradients, {"x": x, **model.params})
+
+
+def layout(model):
+    return [type(part).__name__ for part in model]
+
+
+def test_lenet_has_these_layers_and_sizes():
+    model = nn.LeNet((1, 8, 8), 10, rng=generator())
+    assert layout(model) == ["Conv2d", "ReLU", "MaxPool2d", "Conv2d", "ReLU", "MaxPool2d", "Flatten", "Linear", "ReLU",
+                             "Dropout", "Linear"]
+    assert {key: p.shape for key, p in model.params.items()} == {
+        "0.weight": (16, 1, 3, 3), "0.bias": (16,), "3.weight": (32, 16, 3, 3), "3.bias": (32,),
+        "7.weight": (64, 32 * 2 * 2), "7.bias": (64,), "10.weight": (10, 64), "10.bias": (10,)}
+    assert isinstance(model, nn.Sequential) and model[9].p == 0.5 and model.training
+    assert {p.dtype for p in model.params.values()} == {np.dtype(np.float64)}
+    parameters = inspect.signature(nn.LeNet).parameters
+    assert list(parameters) == ["image", "classes", "channels", "hidden", "dropout", "pools", "rng", "dtype"]
+    assert parameters["rng"].kind is parameters["dtype"].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+@pytest.mark.parametrize("image, options, shapes", [
+    ((3, 12, 9), {}, [(16, 3), (32, 16), (64, 32 * 3 * 2), (K, 64)]),
+    ([1, 4, 4], {"channels": [5, 7]}, [(5, 1), (7, 5), (64, 7), (K, 64)]),
+    ((2, 8, 9), {"pools": (1, 2), "hidden": 6}, [(16, 2), (32, 16), (6, 32 * 4 * 4), (K, 6)]),
+    ((2, 8, 9), {"pools": (2, 1)}, [(16, 2), (32, 16), (64, 32 * 4 * 4), (K, 64)]),
+    ((2, 8, 9), {"pools": [1, 1], "channels": (4, 3)}, [(4, 2), (3, 4), (64, 3 * 8 * 9), (K, 64)]),
+    ((2, 7, 11), {"pools": (2, 3), "channels": (1, 1)}, [(1, 2), (1, 1), (64, 1), (K, 64)]),
+    ((np.int64(1), 11, 7), {"pools": (3, 2), "hidden": np.int64(1)}, [(16, 1), (32, 16), (1, 32), (K, 1)]),
+    ((1, 1, 1), {"pools": (1, 1)}, [(16, 1), (32, 16), (64, 32), (K, 64)])])
+def test_every_option_of_lenet_arrives(image, options, shapes):
+    model = nn.LeNet(image, K, **options, rng=generator(), dtype=np.float32)
+    first, second, third, fourth = shapes
+    assert [p.shape for key, p in model.params.items() if "weight" in key] == [(*first, 3, 3), (*second, 3, 3), third,
+                                                                              fourth]
+    x = draw((N, *image), np.float32)
+    y = model.forward(x)
+    assert y.shape == (N, K) and y.dtype == np.float32
+    assert model.backward(np.ones_like(y)).shape == x.shape
+    h, sizes = x, []
+    for layer in model.eval():
+        h = layer.forward(h)
+        sizes.append(h.shape[2:])
+    pools = options.get("pools", (2, 2))
+    halves = [image[1] // pools[0], image[2] // pools[0]]
+    quarters = [side // pools[1] for side in halves]
+    expected = [image[1:], image[1:], halves, halves, halves, quarters]
+    assert [list(size) for size in sizes[:6]] == [list(size) for size in expected]
+
+
+def test_lenet_drops_hidden_units_with_its_chance():
+    x = draw((40, 1, 8, 8))
+    for p in (0, 0.25, 0.9):
+        model = nn.LeNet((1, 8, 8), K, hidden=200, dropout=p, rng=generator())
+        model.forward(x)
+        hidden, kept = model[9].forward(np.ones((40, 200))), 1 / (1 - p)
+        assert abs((hidden == 0).mean() - p) < 0.03 and np.allclose(hidden[hidden != 0], kept)
+        assert model[9].p == p
+        assert (model.eval().forward(x) == model.forward(x)).all()
+    twins = [nn.LeNet((1, 8, 8), K, rng=generator(seed)) for seed in (4, 4, 5)]
+    assert twins[0].forward(x).tobytes() == twins[1].forward(x).tobytes() != twins[2].forward(x).tobytes()
+
+
+@pytest.mark.parametrize("changes, error, argument, came", [
+    ({"image": 8}, TypeError, "image", "8"),
+    ({"image": "188"}, TypeError, "image", "188"),
+    ({"image": None}, TypeError, "image", "None"),
+    ({"image": (1, 8.0, 8)}, TypeError, "image", "8.0"),
+    ({"image": (1, True, 8)}, TypeError, "image", "True"),
+    ({"image": np.array([1, 8, 8])}, TypeError, "image", "array"),
+    ({"image": (8, 8)}, ValueError, "image", "(8, 8)"),
+    ({"image": (1, 1, 8, 8)}, ValueError, "image", "(1, 1, 8, 8)"),
+    ({"image": ()}, ValueError, "image", "()"),
+    ({"image": (0, 8, 8)}, ValueError, "image", "0"),
+    ({"image": (1, -8, 8)}, ValueError, "image", "-8"),
+    ({"image": (1, 8, 0)}, ValueError, "image", "(1, 8, 0)"),
+    ({"image": (1, 3, 8)}, ValueError, "image", "(1, 3, 8)"),
+    ({"image": (1, 8, 3)}, ValueError, "image", "(1, 8, 3)"),
+    ({"image": (1, 8, 0), "pools": (1, 1)}, ValueError, "image", "(1, 8, 0)"),
+    ({"pools": (3, 3)}, ValueError, "image|pools", ""),
+    ({"pools": (1, 9)}, ValueError, "image|pools", ""),
+    ({"pools": 0}, ValueError, "pools", "0"),
+    ({"pools": (2, 0)}, ValueError, "pools", "(2, 0)"),
+    ({"pools": (2, 2, 2)}, ValueError, "pools", "(2, 2, 2)"),
+    ({"pools": (2, 1.0)}, TypeError, "pools", "1.0"),
+    ({"pools": None}, TypeError, "pools", "None"),
+    ({"channels": (4, 0)}, ValueError, "channels", "(4, 0)"),
+    ({"channels": (4,)}, ValueError, "channels", "(4,)"),
+    ({"channels": (4, 4, 4)}, ValueError, "channels", "(4, 4, 4)"),
+    ({"channels": (4, 4.5)}, TypeError, "channels", "4.5"),
+    ({"channels": "16"}, TypeError, "channels", "16"),
+    ({"classes": 0}, ValueError, "classes", "0"),
+    ({"classes": 2.0}, ValueError, "classes", "2.0"),
+    ({"hidden": 0}, ValueError, "hidden", "0"),
+    ({"hidden": None}, ValueError, "hidden", "None")])
+def test_bad_settings_of_lenet_are_refused(changes, error, argument, came):
+    rng = generator()
+    settings = {"image": (1, 8, 8), "classes": K, "rng": rng, **changes}
+    refuses_argument(error, "LeNet", argument, came, lambda: nn.LeNet(**settings), rng)
+
+
+def test_bad_settings_that_a_layer_of_lenet_refuses():
+    for p, error in [(1, ValueError), (-0.1, ValueError), (np.nan, ValueError), ("0.5", TypeError), (None, TypeError)]:
+        refuses_argument(error, "(LeNet|Dropout)", "dropout|p", "",
+                         lambda: nn.LeNet((1, 8, 8), K, dropout=p, rng=generator()))
+    refuses_argument(TypeError, "(LeNet|Conv2d)", "rng", "int", lambda: nn.LeNet((1, 8, 8), K, rng=0))
+    refuses_argument(TypeError, "(LeNet|Conv2d)", "dtype", "int64",
+                     lambda: nn.LeNet((1, 8, 8), K, rng=generator(), dtype=np.int64))
+    with pytest.raises(TypeError, match="rng"):
+        nn.LeNet((1, 8, 8), K)
+
+
+@pytest.mark.parametrize("shape, message", [
+    ((2, 1, I, J), "Conv2d: x must "), ((C, I, J), "Conv2d: x must "), ((2, C * I * J), "Conv2d: x must "),
+    ((2, C, I, J + 4), "Linear: x must have shape (N, 8), got (2, 12)"),
+    ((2, C, 2 * I, J), "Linear: x must have shape (N, 8), got (2, 16)"), ((2, C, 3, J), "MaxPool2d: the kernel must ")])
+def test_images_that_lenet_was_not_made_for_are_refused(shape, message):
+    """Some fit the convolutions and only fail inside; no layer before the failing one keeps anything."""
+    model = used("LeNet")
+    refuses(ValueError, message, lambda: model.forward(np.ones(shape)), model)
+
+
+def test_an_image_must_be_flattened_for_a_linear_layer():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, rng=generator()), nn.ReLU(), nn.Linear(18, K, rng=generator()))
+    model[0].forward(draw((N, 1, 5, 5)))
+    refuses(ValueError, "Linear: x must have shape (N, 18), got (3, 2, 3, 3)",
+            lambda: model.forward(2 * draw((N, 1, 5, 5))), model)
+
+
+def bars(n, rng):
+    """Noisy images of 6 x 5 with a horizontal (class 0) or a vertical bar (class 1)."""
+    x, t = 0.3 * rng.standard_normal((n, 1, 6, 5)), rng.integers(0, 2, n)
+    for image, vertical in zip(x[:, 0], t):
+        place = rng.integers(0, 5)
+        image[(slice(None), place) if vertical else (place, slice(None))] += 1.0
+    return x, t
+
+
+@pytest.mark.parametrize("dtype, dropout, pools", [(np.float64, 0, (2, 2)), (np.float32, 0.2, (1, 2))])
+def test_lenet_learns_to_tell_two_bars_apart(dtype, dropout, pools):
+    (x, t), (x_new, t_new) = bars(60, generator(3)), bars(60, generator(4))
+    x, x_new = x.astype(dtype), x_new.astype(dtype)
+    model = nn.LeNet((1, 6, 5), 2, (4, 6), 8, dropout, pools, rng=generator(1), dtype=dtype)
+    loss = nn.CrossEntropyLoss()
+    before, _ = train.evaluate(model, loss, x, t)
+    start = model.state_dict()
+    history = train.fit(model, loss, optim.Adam(model, 0.02), x, t, epochs=12, batch_size=12, rng=generator(2))
+    after, right = train.evaluate(model, loss, x_new, t_new)
+    assert after < 0.3 * before and right > 0.9 and history.loss[-1] < 0.4 * history.loss[0]
+    assert all(p.dtype == dtype and (p != start[key]).any() for key, p in model.params.items())
+
+
+def test_a_transposed_convolution_learns_to_undo_an_average():
+    x = draw((20, 1, 6, 6), seed=7)
+    model = nn.Sequential(nn.AvgPool2d(2), nn.ConvTranspose2d(1, 1, 2, 2, rng=generator()))
+    loss = nn.MSELoss()
+    t = np.kron(nn.AvgPool2d(2).forward(x), np.ones((2, 2)))
+    history = train.fit(model, loss, optim.Adam(model, 0.1), x, t, epochs=60, batch_size=20, rng=generator(2))
+    assert history.loss[-1] < 1e-3 * history.loss[0]
+    assert np.allclose(model.params["1.weight"], 1, atol=0.05) and np.allclose(model.params["1.bias"], 0, atol=0.02)
+
+
 # ------------------------------------------------------------------------------------------------ states and files
 
 @with_parameters
 @both_widths
 def test_state_dict_roundtrip(name, dtype):
     layer, other = make(name, dtype), make(name, dtype)
-    x = draw((N, D), dtype)
+    x = examples(name, dtype)
     for p in other.params.values():
         p += 1
     state = layer.state_dict()
@@ -943,6 +1633,79 @@ def test_torch_softmax_and_slope_agree():
     for ours, theirs in [(nn.Softmax(), torch.nn.Softmax(-1)), (nn.LeakyReLU(0.3), torch.nn.LeakyReLU(0.3))]:
         x_torch = torch.tensor(x, requires_grad=True)
         y_torch = theirs(x_torch)
+        y_torch.backward(torch.tensor(dy))
+        assert relative_error(ours.forward(x), y_torch.detach().numpy()) < 1e-12
+        assert relative_error(ours.backward(dy), x_torch.grad.numpy()) < 1e-12
+
+
+def their_convolution(torch, name, options):
+    arguments = {key: tuple(map(int, value)) if isinstance(value, (tuple, list)) else
+                 bool(value) if key == "bias" else int(value) for key, value in options.items()}
+    return getattr(torch.nn, name)(C, F, **arguments).double()
+
+
+@every_convolution
+def test_torch_convolutions_agree_with_every_option(name):
+    torch = pytest.importorskip("torch", reason="compares live with PyTorch: pip install torch==2.13.0")
+    x = examples(name)
+    for options in list(settings_of(name))[::12]:
+        ours, theirs = build(name, options), their_convolution(torch, name, options)
+        ours.load_state_dict({key: p.numpy() for key, p in theirs.state_dict().items()})
+        assert list(ours.params) == list(theirs.state_dict())
+        x_torch = torch.tensor(x, requires_grad=True)
+        y_torch = theirs(x_torch)
+        dy = draw(tuple(y_torch.shape), seed=3)
+        y_torch.backward(torch.tensor(dy))
+        assert relative_error(ours.forward(x), y_torch.detach().numpy()) < 1e-12, options
+        assert relative_error(ours.backward(dy), x_torch.grad.numpy()) < 1e-12, options
+        for key, p in theirs.named_parameters():
+            assert relative_error(ours.grads[key], p.grad.numpy()) < 1e-12, options
+
+
+@every_convolution
+def test_torch_convolutions_start_within_the_same_bound(name):
+    torch = pytest.importorskip("torch", reason="compares live with PyTorch: pip install torch==2.13.0")
+    theirs = getattr(torch.nn, name)(20, 60, (3, 5), groups=2)
+    ours = getattr(nn, name)(20, 60, (3, 5), groups=2, rng=generator())
+    for key, p in theirs.state_dict().items():
+        assert abs(np.abs(ours.params[key]).max() / float(p.abs().max()) - 1) < (0.02 if key == "weight" else 0.3)
+
+
+def test_torch_lenet_agrees_and_takes_its_state_back():
+    torch = pytest.importorskip("torch", reason="compares live with PyTorch: pip install torch==2.13.0")
+    theirs = torch.nn.Sequential(
+        torch.nn.Conv2d(C, 3, 3, padding=1), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(3, 2, 3, padding=1), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+        torch.nn.Flatten(), torch.nn.Linear(8, 7), torch.nn.ReLU(), torch.nn.Dropout(0.4),
+        torch.nn.Linear(7, K)).double()
+    ours = make("LeNet").eval()
+    ours.load_state_dict({key: p.numpy() for key, p in theirs.state_dict().items()})
+    x, t, loss = examples("LeNet"), np.array([1, 4, 0]), nn.CrossEntropyLoss()
+    x_torch = torch.tensor(x, requires_grad=True)
+    loss_torch = torch.nn.CrossEntropyLoss()(theirs.eval()(x_torch), torch.tensor(t))
+    loss_torch.backward()
+    assert relative_error(loss.forward(ours.forward(x), t), loss_torch.item()) < 1e-12
+    assert relative_error(ours.backward(loss.backward()), x_torch.grad.numpy()) < 1e-12
+    for key, p in theirs.named_parameters():
+        assert relative_error(ours.grads[key], p.grad.numpy()) < 1e-12
+    fresh = make("LeNet")
+    theirs.load_state_dict({key: torch.from_numpy(p) for key, p in fresh.state_dict().items()})
+    assert array_bits({key: p.numpy() for key, p in theirs.state_dict().items()}) == array_bits(fresh.params)
+
+
+def test_torch_pools_agree():
+    torch = pytest.importorskip("torch", reason="compares live with PyTorch: pip install torch==2.13.0")
+    x = examples("MaxPool2d")
+    for ours, theirs in [
+            (nn.MaxPool2d((3, 2), (2, 1), (1, 0), (1, 2)), torch.nn.MaxPool2d((3, 2), (2, 1), (1, 0), (1, 2))),
+            (nn.MaxPool2d(3), torch.nn.MaxPool2d(3)),
+            (nn.AvgPool2d((3, 2), 2, 1), torch.nn.AvgPool2d((3, 2), 2, 1)),
+            (nn.AvgPool2d(2, None, (1, 0), False), torch.nn.AvgPool2d(2, None, (1, 0), False, False)),
+            (nn.GlobalAvgPool2d(), torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())),
+            (nn.Flatten(), torch.nn.Flatten())]:
+        x_torch = torch.tensor(x, requires_grad=True)
+        y_torch = theirs(x_torch)
+        dy = draw(tuple(y_torch.shape), seed=3)
         y_torch.backward(torch.tensor(dy))
         assert relative_error(ours.forward(x), y_torch.detach().numpy()) < 1e-12
         assert relative_error(ours.backward(dy), x_torch.grad.numpy()) < 1e-12
