@@ -20,10 +20,15 @@ FAMILIES = {"MLP": "mlp", "CNN": "cnn"}                         # label prefix: 
 LIMIT = 1e-12
 FACTOR = 1.01
 NOTICED = 1e-6
+CODE_ERRORS = (ArithmeticError, LookupError, TypeError, ValueError)
 
 
 class LedgerError(AssertionError):
     """Statement, code and proof do not agree."""
+
+
+class DoesNotRun(LedgerError):
+    """The code refuses its arguments, or a statement asks for a size below 0."""
 
 
 class Verdict(NamedTuple):
@@ -107,6 +112,8 @@ def all_sizes(pair, sizes):
     sizes = dict(sizes)
     for size, rule in pair.all_sizes:
         sizes[size.name] = int(evaluate(rule, {}, sizes))
+        if sizes[size.name] < 0:
+            raise DoesNotRun(f"{size} = {sizes[size.name]}")
     return sizes
 
 
@@ -138,8 +145,11 @@ def run(of, pair, rng, sizes, on_kinks=False):
     drawn[:len(inputs)] = [np.round(v) if on_kinks and a.dims and a.range is None else v
                            for a, v in zip(inputs, drawn)]
     sent = [build(a, rng, sizes) for a in cotangents]
-    *got, cache = forward(*drawn)
-    back = backward(*sent, cache)
+    try:
+        *got, cache = forward(*drawn)
+        back = backward(*sent, cache)
+    except CODE_ERRORS as error:
+        raise DoesNotRun(f"{type(error).__name__}: {error}") from error
     returned = dict(zip([a.name for a in outputs + gradients], [*got, *(back if isinstance(back, tuple) else (back,))]))
     values = dict(zip([a.name for a in inputs + cotangents], drawn[:len(inputs)] + sent))
     for statement in pair.all_forward + pair.all_backward:
@@ -189,7 +199,7 @@ def weigh(of, pair, label, rng):
     try:
         error = gradient_error(of, pair, copy, rng)
         return error if error > NOTICED else output_error(of, pair, copy, rng)
-    except (ArithmeticError, LookupError, TypeError, ValueError):
+    except CODE_ERRORS:
         return np.inf
 
 
@@ -225,7 +235,7 @@ def check_statement(of, pair, statement, seed=0):
     try:
         runs = [run(of, pair, rng, sizes, kinks)
                 for sizes, kinks in ((of.sizes[0], False), (of.sizes[1], False), (of.sizes[0], True))]
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except DoesNotRun as error:
         raise LedgerError(f"({label}): statement and code differ so much that one does not run: {error}") from error
     executed = max(check_run(pair, statement, line, this) for this in runs)
     proof, derived = prove(of, pair, statement, runs)
