@@ -10,7 +10,7 @@ import re
 
 TOKEN = re.compile(r"\\left\(|\\right\)|\\left\||\\right\||\\left\\lfloor|\\right\\rfloor|\\begin\{cases\}"
                    r"|\\end\{cases\}|\\text\{[^}]*\}|\\mathrm\{sign\}|\\\\|\\,|\\[a-zA-Z]+|\d+|[a-zA-Z]'*"
-                   r"|[-+=<>^_{}\[\],&]")
+                   r"|[-+=<>^_{}\[\],&/]")
 
 
 class Reader:
@@ -53,12 +53,21 @@ class Reader:
             r"\end{cases}", "=", ">", "<")
 
     def product(self):
-        factors = [self.power()]
+        first, rest = self.power(), []
         while self.peek() not in self.STOP and not self.peek().startswith(r"\text"):
-            if self.peek() in (r"\,", r"\cdot"):
-                self.take()
-            factors.append(self.power())
-        return lambda i: math.prod(f(i) for f in factors)
+            sign = self.take()
+            if sign not in (r"\,", r"\cdot", "/"):              # x_{nu_0} could be two subscripts or a product
+                raise ValueError(f"two factors run together after {self.tokens[:self.at]}")
+            if sign != "/" and any(s == "/" for s, _ in rest):  # a / b c could be a / (b c)
+                raise ValueError(f"a factor follows a slash: {self.tokens[:self.at]}")
+            rest.append((sign, self.power()))
+
+        def run(i):
+            value = first(i)
+            for sign, factor in rest:
+                value = value / factor(i) if sign == "/" else value * factor(i)
+            return value
+        return run
 
     def power(self):
         base = self.atom()
@@ -185,6 +194,8 @@ class Reader:
         self.take("_")
         if self.peek().isdigit():                               # u_0, one of two numbers
             number = f"{name}_{self.take()}"
+            if len(self.tokens[self.at - 1]) > 1:
+                raise ValueError(f"{number}: TeX lowers the first digit only")
             return lambda i: self.sizes[number]
         self.take("{")
         letters = all(re.fullmatch("[a-zA-Z]'*", t) for t in self.tokens[self.at:self.tokens.index("}", self.at)])

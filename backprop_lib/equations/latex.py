@@ -20,6 +20,7 @@ class Printer:
         if len(set(tex.values())) < len(tex) or any("_" in text for text in tex.values()):
             raise ValueError("TEX: two names set alike, or a subscript in a name (indices follow it): write W^{ih}")
         self.tex = tex
+        self.in_subscript = False                               # where a fraction is a slash, to be legible
 
     def __call__(self, e, level=SUM):
         """LaTeX of e, in parentheses if e holds together less tightly than `level` asks."""
@@ -50,7 +51,9 @@ class Printer:
     def indexed(self, e):
         name = str(e.base)
         single = all(isinstance(i, sympy.Symbol) for i in e.indices)
+        outside, self.in_subscript = self.in_subscript, True
         subscript = ("" if single else ", ").join(self(i) for i in e.indices)
+        self.in_subscript = outside
         if name.startswith("d") and len(name) > 1 and name not in self.tex:
             return rf"\frac{{\partial L}}{{\partial {self.name(name[1:])}_{{{subscript}}}}}", ATOM
         return f"{self.name(name)}_{{{subscript}}}", ATOM
@@ -85,6 +88,8 @@ class Printer:
             return self.show(e)
         if isinstance(e.args[-1], sympy.Pow) and e.args[-1].exp == -1:
             numerator = sympy.Mul(*e.args[:-1], evaluate=False) if len(e.args) > 2 else e.args[0]
+            if self.in_subscript:
+                return f"{self(numerator, PRODUCT)} / {self(e.args[-1].base, ATOM)}", PRODUCT
             if r"\frac" not in self(numerator):
                 return rf"\frac{{{self(numerator)}}}{{{self(e.args[-1].base)}}}", ATOM
         args = list(e.args)
