@@ -1,7 +1,10 @@
-"""backprop_lib.data: the digits are the ones we think, the toys have their shape, the reader reads and refuses."""
+"""backprop_lib.data: the digits are the ones we think, the toys and sequences follow their recipes, the reader
+reads and refuses.
+"""
 
 import gzip
 import hashlib
+import itertools
 import re
 import struct
 from importlib.resources import files
@@ -126,6 +129,302 @@ def test_bad_spirals_are_refused():
             lambda: data.spirals(5, 3, 0))
     refuses(ValueError, "spirals: noise must be a finite number >= 0, got -1",
             lambda: data.spirals(5, 3, rng, noise=-1))
+
+
+# ------------------------------------------------------------------------------------------------ symbols and numbers
+
+def test_encode_and_decode():
+    codes = data.encode("BTPXVSE")
+    assert codes.tolist() == [0, 1, 2, 3, 4, 5, 6] and codes.dtype == np.int64
+    assert data.encode("EVE").tolist() == [6, 4, 6] and data.decode(np.array([6, 4, 6], np.int8)) == "EVE"
+    assert data.encode("cab", "abc").tolist() == [2, 0, 1] and data.decode(np.array([2, 0, 1]), "abc") == "cab"
+    assert data.encode("").shape == (0,) and data.encode("").dtype == np.int64 and data.decode(data.encode("")) == ""
+    refuses(ValueError, "encode: string must hold only characters of 'BTPXVSE', got 'Q' at index 2",
+            lambda: data.encode("BTQZ"))
+    refuses(TypeError, "encode: string must be a str, got list", lambda: data.encode(["B"]))
+    refuses(IndexError, "decode: codes must lie in 0..6, got -1", lambda: data.decode(np.array([0, -1])))
+    refuses(IndexError, "decode: codes must lie in 0..1, got 2", lambda: data.decode(np.array([0, 2]), "ab"))
+    refuses(TypeError, "decode: codes must be an array of integers, got float64", lambda: data.decode(np.ones(2)))
+    refuses(TypeError, "decode: codes must be an array of integers, got list", lambda: data.decode([0]))
+    refuses(ValueError, "decode: codes must have shape (T), got (1, 2)", lambda: data.decode(np.array([[0, 1]])))
+
+
+def test_one_hot():
+    x = data.one_hot(np.array([[2, 0], [1, 1]]), 3)
+    assert x.tolist() == [[[0, 0, 1], [1, 0, 0]], [[0, 1, 0], [0, 1, 0]]] and x.dtype == np.float64
+    assert data.one_hot(np.array([0]), 1, np.float32).dtype == np.float32
+    assert data.one_hot(np.zeros((0, 4), int), 3).shape == (0, 4, 3)
+    for outside in (-1, 3):
+        refuses(IndexError, f"one_hot: classes must lie in 0..2, got {outside}",
+                lambda outside=outside: data.one_hot(np.array([0, outside]), 3))
+    refuses(TypeError, "one_hot: classes must be an array of integers, got bool",
+            lambda: data.one_hot(np.array([True]), 3))
+    refuses(TypeError, "one_hot: classes must be an array of integers, got list", lambda: data.one_hot([1], 3))
+    refuses(ValueError, "one_hot: K must be a whole number of at least 1, got 0",
+            lambda: data.one_hot(np.array([0]), 0))
+    refuses(TypeError, "one_hot: dtype must be np.float32 or np.float64, got int64",
+            lambda: data.one_hot(np.array([0]), 1, int))
+
+
+# ------------------------------------------------------------------------------------------------ sequences
+
+GENERATORS = {"adding": lambda rng: data.adding(3, 20, rng),
+              "temporal_order": lambda rng: data.temporal_order(3, 20, rng),
+              "copy_task": lambda rng: data.copy_task(3, 5, rng), "elman_xor": lambda rng: data.elman_xor(60, rng),
+              "reber": lambda rng: data.reber(30, rng), "embedded_reber": lambda rng: data.embedded_reber(30, rng),
+              "continual_reber": lambda rng: data.continual_reber(50, rng)}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_the_same_seed_gives_the_same_new_arrays(name):
+    first, again, other = (GENERATORS[name](np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert all((a == b).all() for a, b in zip(first, again))
+    assert all(a.shape != b.shape or (a != b).any() for a, b in zip(first, other))
+    arrays = [*first, *again]
+    assert all(a.flags.writeable and a.dtype in (np.float64, np.int64) for a in arrays)
+    assert not any(np.may_share_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i])
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_generator_that_is_none_is_refused(name):
+    refuses(TypeError, f"{name}: rng must be a numpy.random.Generator, such as np.random.default_rng(0), got "
+            "RandomState", lambda: GENERATORS[name](np.random.RandomState(0)))
+
+
+def near(counts, probabilities):
+    """Counts of independent draws are within 4.5 standard deviations of what they should be, and 0 where they must."""
+    counts, p = np.asarray(counts, float), np.asarray(probabilities, float)
+    N = counts.sum()
+    assert np.isclose(p.sum(), 1) and (counts[p == 0] == 0).all()
+    assert (abs(counts - N*p) <= 4.5 * np.sqrt(N * p * (1 - p))).all(), counts
+
+
+def test_adding_marks_as_the_protocol_says():
+    """The chance of every pattern of marks, by going through all draws: a step of the first 10, one of those left."""
+    T, N = 13, 40000
+    chances = {}
+    for first in range(10):
+        unmarked = [step for step in range(T) if step != first][:5]         # T/2 - 1 = 5
+        for second in unmarked:
+            seen = frozenset({first, second} - {0})
+            chances[seen] = chances.get(seen, 0) + 1 / 50
+    x, t = data.adding(N, T, np.random.default_rng(0))
+    assert x.shape == (N, T, 2) and t.shape == (N, 1) and x.dtype == t.dtype == np.float64
+    assert (x[:, [0, -1], 1] == -1).all() and np.isin(x[:, 1:-1, 1], [0, 1]).all()
+    found = [frozenset(np.flatnonzero(row).tolist()) for row in x[..., 1] == 1]
+    assert set(found) == set(chances)
+    near([found.count(seen) for seen in chances], list(chances.values()))
+
+
+def test_adding_values_and_targets():
+    x, t = data.adding(4000, 24, np.random.default_rng(1))
+    expected = [0.5 + sum(value for value, mark in row if mark == 1) / 4 for row in x.tolist()]
+    assert np.allclose(t[:, 0], expected, rtol=1e-14, atol=0) and t.min() >= 0 and t.max() <= 1
+    near(np.histogram(x[..., 0], bins=8, range=(-1, 1))[0], [1 / 8] * 8)
+    assert abs(x[..., 0]).max() <= 1
+    # the marks and the steps do not depend on the values, nor the values on each other
+    for a, b in ((x[:, 1:-1, 0], x[:, 1:-1, 1]), (x[:, 1:, 0], x[:, :-1, 0])):
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 4.5 / np.sqrt(a.size)
+    # a first step that was to be marked counts as 0
+    single = (x[..., 1] == 1).sum(axis=1) == 1
+    near([single.sum(), (~single).sum()], [0.1 + 0.9 / 11, 0.9 * 10 / 11])
+
+
+@pytest.mark.parametrize("T, first, second", [(20, (2, 4), (10, 12)), (100, (10, 20), (50, 60)), (10, (1, 2), (5, 6)),
+                                              (37, (3, 7), (18, 22))])
+def test_temporal_order(T, first, second):
+    N = 6000
+    x, t = data.temporal_order(N, T, np.random.default_rng(0))
+    assert x.shape == (N, T, 8) and x.dtype == np.float64 and t.shape == (N,) and t.dtype == np.int64
+    assert np.isin(x, [0, 1]).all() and (x.sum(axis=2) == 1).all()
+    assert data.TEMPORAL_ORDER == "EBabcdXY" and data.REBER == "BTPXVSE"
+    strings = ["".join("EBabcdXY"[k] for k in row) for row in x.argmax(axis=2)]
+    assert all(re.fullmatch("E[abcd]*[XY][abcd]*[XY][abcd]*B", s) for s in strings)
+    assert [re.sub("[^XY]", "", s) for s in strings] == [["XX", "XY", "YX", "YY"][k] for k in t]
+    near(np.bincount(t, minlength=4), [1 / 4] * 4)
+    places = np.array([[i for i, symbol in enumerate(s) if symbol in "XY"] for s in strings])
+    for column, (low, high) in zip(places.T, (first, second)):
+        near(np.bincount(column, minlength=T)[low:high + 1], [1 / (high + 1 - low)] * (high + 1 - low))
+        assert low <= column.min() and column.max() <= high
+    near([sum(s.count(symbol) for s in strings) for symbol in "abcd"], [1 / 4] * 4)
+    assert abs(np.corrcoef(places.T)[0, 1]) < 4.5 / np.sqrt(N)
+
+
+@pytest.mark.parametrize("T, symbols, length", [(5, 8, 10), (1, 3, 2), (4, 1, 1), (7, 2, 3)])
+def test_copy_task(T, symbols, length):
+    N, blank, signal = 50, symbols, symbols + 1
+    x, t = data.copy_task(N, T, np.random.default_rng(0), symbols=symbols, length=length)
+    assert x.shape == (N, T + 2*length, symbols + 2) and t.shape == (N, T + 2*length)
+    assert np.isin(x, [0, 1]).all() and (x.sum(axis=2) == 1).all()
+    for row, target in zip(x.argmax(axis=2).tolist(), t.tolist()):
+        message = row[:length]
+        assert set(message) <= set(range(symbols))
+        assert row == message + [blank] * (T - 1) + [signal] + [blank] * length
+        assert target == [blank] * (T + length) + message
+    near(np.bincount(t[:, -length:].ravel()), [1 / symbols] * symbols)
+
+
+def test_copy_task_has_the_published_sizes_by_default():
+    x, t = data.copy_task(2000, 100, np.random.default_rng(0))
+    assert x.shape == (2000, 120, 10) and t.shape == (2000, 120)
+    message = t[:, -10:]
+    near(np.bincount(message.ravel()), [1 / 8] * 8)
+    near(np.bincount(8 * message[:, 0] + message[:, 9], minlength=64), [1 / 64] * 64)
+
+
+def test_elman_xor():
+    for N_bits in (3000, 2, 3, 4, 5, 6):
+        x, t = data.elman_xor(N_bits, np.random.default_rng(0))
+        assert x.shape == t.shape == (1, N_bits - 1, 1) and x.dtype == t.dtype == np.float64
+        assert (x[:, 1:] == t[:, :-1]).all()
+        bits = [int(x[0, 0, 0]), *t.ravel().astype(int).tolist()]
+        assert len(bits) == N_bits and set(bits) <= {0, 1}
+        assert all(bits[i] == (bits[i - 1] + bits[i - 2]) % 2 for i in range(2, N_bits, 3))
+    x, t = data.elman_xor(30000, np.random.default_rng(0))
+    triples = np.concatenate([x[0, :1], t[0]]).reshape(-1, 3) @ [4, 2, 1]
+    near(np.bincount(triples.astype(int), minlength=8), [1/4, 0, 0, 1/4, 0, 1/4, 1/4, 0])
+    # what can be predicted from the two bits before stands at 1, 4, 7, ...: the documented slice and the floor of 1/6
+    assert (t[0, 1::3] == np.logical_xor(x[0, 1::3], x[0, 0::3][:len(t[0, 1::3])])).all()
+    best = np.full(t.shape, 0.5)
+    best[:, 1::3] = t[:, 1::3]
+    assert abs(((best - t)**2).mean() - 1 / 6) < 1e-5
+
+
+# ------------------------------------------------------------------------------------------------ Reber's grammars
+
+# Written from the drawing of the grammar, not from its table: the loop between the upper and the lower half is XT*VP.
+END = "(S|XT*VV)E"
+PLAIN = re.compile(f"B(TS*X(XT*VP)*{END}|PT*V(VE|P(XT*VP)*{END}))")
+EMBEDDED = re.compile(f"B(T{PLAIN.pattern}T|P{PLAIN.pattern}P)E")
+ARROWS = "0T1 0P2 1S1 1X3 2T2 2V4 3X2 3S5 4P3 4V5 5E6".split()
+
+
+def test_is_reber_agrees_with_a_regular_expression():
+    strings = ["".join(s) for length in range(6) for s in itertools.product("BTPXVSE", repeat=length)]
+    strings += [f"B{''.join(s)}E" for length in range(7) for s in itertools.product("TPXVS", repeat=length)]
+    assert [s for s in strings if data.is_reber(s)] == [s for s in strings if PLAIN.fullmatch(s)]
+    inside = [s for s in strings if data.is_reber(s)]
+    assert len(inside) == 18
+    assert sum(map(data.is_embedded_reber, strings)) == 0
+    for s in inside:
+        for a, b in itertools.product("BTPXVSE", repeat=2):
+            assert data.is_embedded_reber(f"B{a}{s}{b}E") == (a == b and a in "TP")
+
+
+def test_is_reber_on_strings_from_the_literature_and_on_broken_ones():
+    assert all(map(data.is_reber, ["BTXSE", "BPVVE", "BTSSXXTVVE", "BPTVPXVPSE"]))
+    assert not any(map(data.is_reber, ["", "B", "BTXS", "TXSE", "BTXSEE", "BTXSEBTXSE", "BTXXE", "BT XSE", "btxse"]))
+    assert all(map(data.is_embedded_reber, ["BTBTXSETE", "BPBPVVEPE"]))
+    assert not any(map(data.is_embedded_reber, ["BTBTXSEPE", "BPBPVVETE", "BTBTXSET", "BTXSE", "BTBTXSETEB"]))
+    refuses(TypeError, "is_reber: string must be a str, got ndarray", lambda: data.is_reber(data.encode("BTXSE")))
+    refuses(TypeError, "is_embedded_reber: string must be a str, got NoneType", lambda: data.is_embedded_reber(None))
+
+
+def whole_strings(arrays):
+    """The strings in padded arrays, read from x and then from t; they must say the same."""
+    for x, t, length in zip(arrays.x, arrays.t, arrays.lengths):
+        seen, told = x[:length].argmax(axis=1), t[:length]
+        assert (seen[1:] == told[:-1]).all()
+        yield "".join("BTPXVSE"[k] for k in [seen[0], *told])
+
+
+@pytest.mark.parametrize("generate, pattern, mean", [(data.reber, PLAIN, 8), (data.embedded_reber, EMBEDDED, 12)])
+def test_reber_arrays(generate, pattern, mean):
+    N = 8000
+    arrays = generate(N, np.random.default_rng(0))
+    x, t, legal, lengths = arrays
+    T = lengths.max()
+    assert arrays._fields == ("x", "t", "legal", "lengths") and type(arrays) is data.ReberStrings
+    assert x.shape == legal.shape == (N, T, 7) and t.shape == (N, T) and lengths.shape == (N,)
+    assert x.dtype == legal.dtype == np.float64 and t.dtype == lengths.dtype == np.int64
+    kept = np.arange(T) < lengths[:, None]
+    assert np.isin(x, [0, 1]).all() and (x.sum(axis=2) == kept).all()
+    assert (t[~kept] == -1).all() and t[kept].min() >= 0
+    assert (legal[~kept] == 0).all() and (np.take_along_axis(legal, t[..., None], 2)[..., 0][kept] == 1).all()
+    strings = list(whole_strings(arrays))
+    assert all(pattern.fullmatch(s) for s in strings)
+    spread = np.std([len(s) for s in strings]) / np.sqrt(N)
+    assert abs(np.mean([len(s) for s in strings]) - mean) < 4.5 * spread < 0.2
+    if generate is data.embedded_reber:
+        assert all(s[1] == s[-2] for s in strings)
+        near([sum(s[1] == side for s in strings) for side in "TP"], [1/2, 1/2])
+
+
+def plain_steps(string):
+    """(arrow, symbol options after it) for each step of a plain string behind its B, by the list ARROWS."""
+    state = "0"
+    for symbol in string[1:]:
+        arrow, = [a for a in ARROWS if a.startswith(state + symbol)]
+        yield arrow, {a[1] for a in ARROWS if a[0] == state}
+        state = arrow[2]
+
+
+def test_every_transition_has_its_chance():
+    arrays = data.reber(6000, np.random.default_rng(0))
+    counts = dict.fromkeys(ARROWS, 0)
+    for n, string in enumerate(whole_strings(arrays)):
+        for step, (arrow, options) in enumerate(plain_steps(string)):
+            counts[arrow] += 1
+            assert {s for s, may in zip("BTPXVSE", arrays.legal[n, step]) if may} == options
+    for state in "01234":
+        near([counts[a] for a in ARROWS if a[0] == state], [1/2, 1/2])
+
+
+def embedded_legal(string):
+    """The symbols that may come at each place of an embedded string but the first."""
+    return [{"T", "P"}, {"B"}, *[options for _, options in plain_steps(string[2:-2])], {string[1]}, {"E"}]
+
+
+def test_embedded_legal_symbols():
+    arrays = data.embedded_reber(500, np.random.default_rng(0))
+    for n, string in enumerate(whole_strings(arrays)):
+        legal = [{s for s, may in zip("BTPXVSE", row) if may} for row in arrays.legal[n, :arrays.lengths[n]]]
+        assert legal == embedded_legal(string)
+
+
+def test_continual_reber():
+    for T in (1, 2, 17, 3000):
+        x, t, legal = data.continual_reber(T, np.random.default_rng(0))
+        assert x.shape == legal.shape == (1, T, 7) and t.shape == (1, T)
+        assert (x.sum(axis=2) == 1).all() and (x[0, 1:].argmax(axis=1) == t[0, :-1]).all()
+        stream = "".join("BTPXVSE"[k] for k in [x[0, 0].argmax(), *t[0]])
+        # an embedded string ends in T E or P E, which no plain one does
+        strings = re.findall("B.*?[TP]E|.+$", stream)
+        assert "".join(strings) == stream and len(stream) == T + 1
+        whole = strings if EMBEDDED.fullmatch(strings[-1]) else strings[:-1]
+        assert all(EMBEDDED.fullmatch(s) for s in whole)
+        options = [o for s in whole for o in [{"B"}, *embedded_legal(s)]][1:]
+        found = [{s for s, may in zip("BTPXVSE", row) if may} for row in legal[0]]
+        assert found[:len(options)] == options and len(found) - len(options) < 60
+        assert all(legal[0, step, t[0, step]] == 1 for step in range(T))
+    assert len(whole) > 200
+    near([sum(s[1] == side for s in whole) for side in "TP"], [1/2, 1/2])
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda rng: data.adding(0, 20, rng), "adding: N must be a whole number of at least 1, got 0"),
+    (lambda rng: data.adding(5, 10, rng), "adding: T must be a whole number of at least 11, got 10"),
+    (lambda rng: data.adding(5, 20.0, rng), "adding: T must be a whole number of at least 1, got 20.0"),
+    (lambda rng: data.temporal_order(-1, 20, rng), "temporal_order: N must be a whole number of at least 1, got -1"),
+    (lambda rng: data.temporal_order(5, 9, rng), "temporal_order: T must be a whole number of at least 10, got 9"),
+    (lambda rng: data.copy_task(0, 5, rng), "copy_task: N must be a whole number of at least 1, got 0"),
+    (lambda rng: data.copy_task(5, 0, rng), "copy_task: T must be a whole number of at least 1, got 0"),
+    (lambda rng: data.copy_task(5, 5, rng, 0), "copy_task: symbols must be a whole number of at least 1, got 0"),
+    (lambda rng: data.copy_task(5, 5, rng, length=0), "copy_task: length must be a whole number of at least 1, got 0"),
+    (lambda rng: data.elman_xor(1, rng), "elman_xor: N_bits must be a whole number of at least 2, got 1"),
+    (lambda rng: data.reber(0, rng), "reber: N must be a whole number of at least 1, got 0"),
+    (lambda rng: data.embedded_reber(1.5, rng), "embedded_reber: N must be a whole number of at least 1, got 1.5"),
+    (lambda rng: data.continual_reber(0, rng), "continual_reber: T must be a whole number of at least 1, got 0")])
+def test_bad_sizes_of_sequences_are_refused(call, message):
+    refuses(ValueError, message, lambda: call(np.random.default_rng(0)))
+
+
+def test_the_shortest_sequences_allowed():
+    rng = np.random.default_rng(0)
+    x, t = data.adding(500, 11, rng)
+    assert (x[:, [0, -1], 1] == -1).all() and set((x[..., 1] == 1).sum(axis=1)) == {1, 2}
+    assert data.temporal_order(1, 10, rng)[0].shape == (1, 10, 8)
+    assert data.reber(1, rng).x.shape[0] == 1
 
 
 # ------------------------------------------------------------------------------------------------ IDX
