@@ -274,3 +274,106 @@ def require_transposed(owner, x, kernel_size, stride, padding, dilation, output_
     if min(sizes) < 1:
         raise ValueError(f"{owner}: padding {padding} must leave an image of at least 1 x 1, got {_times(sizes)}")
     return (kernel_size, stride, padding, dilation), output_padding
+
+
+# ------------------------------------------------------------------------------------------------ sequences
+
+def require_recurrent(owner, x, states, W_ih, W_hh, biases, gates=1, axes="(N, T, D)"):
+    """Input, states, weights and biases, the last three by name, that fit each other; at least one time step."""
+    require_axes(owner, "x", x, axes)
+    if 0 in x.shape[1:-1]:
+        raise ValueError(f"{owner}: x must have at least one time step, got shape {x.shape}")
+    require_axes(owner, "W_hh", W_hh, "(gates H, H)" if gates > 1 else "(H, H)")
+    H = W_hh.shape[1]
+    expected = {"W_hh": (W_hh, (gates*H, H)), "W_ih": (W_ih, (gates*H, x.shape[-1])),
+                **{name: (b, (gates*H,)) for name, b in biases.items()},
+                **{name: (state, (len(x), H)) for name, state in states.items()}}
+    for name, (array, shape) in expected.items():
+        if array.shape != shape:
+            raise ValueError(f"{owner}: {name} must have shape {shape}, got {array.shape}; x has shape {x.shape} and "
+                             f"W_hh {W_hh.shape}")
+
+
+def require_peepholes(owner, p, c_prev):
+    if p.shape != (3, c_prev.shape[1]):
+        raise ValueError(f"{owner}: p must have shape {(3, c_prev.shape[1])}, a row for i, f and o each, got {p.shape}")
+
+
+def require_one_of(owner, name, value, known):
+    if value not in known:
+        raise ValueError(f"{owner}: {name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+
+
+def require_whole(owner, name, array, shape):
+    """An array of integers of this shape."""
+    if not (isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.integer)):
+        kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise TypeError(f"{owner}: {name} must be an array of integers, got {kind}")
+    if array.shape != shape:
+        raise ValueError(f"{owner}: {name} must have shape {shape}, got {array.shape}")
+
+
+def require_lengths(owner, lengths, N, T):
+    """How many steps of each sequence count: N whole numbers in 1..T."""
+    require_whole(owner, "lengths", lengths, (N,))
+    outside = (lengths < 1) | (lengths > T)
+    if outside.any():
+        i = int(np.argmax(outside))
+        raise ValueError(f"{owner}: lengths must lie in 1..{T}, the number of time steps, got {lengths[i]} at index "
+                         f"{i}")
+
+
+def require_kept(owner, z, targets, mask):
+    """Scores (N, T, K), a class for each step, and a mask of 0 and 1 that keeps a step."""
+    require_axes(owner, "z", z, "(N, T, K)")
+    require_whole(owner, "targets", targets, z.shape[:2])
+    require_classes(owner, "targets", targets, z.shape[2])
+    if not isinstance(mask, np.ndarray):
+        raise TypeError(f"{owner}: mask must be an array of 0 and 1, got {type(mask).__name__}")
+    if mask.shape != z.shape[:2]:
+        raise ValueError(f"{owner}: mask must have shape {z.shape[:2]}, got {mask.shape}")
+    if not ((mask == 0) | (mask == 1)).all():
+        raise ValueError(f"{owner}: mask must hold 0 and 1 alone, got {np.unique(mask)[:5]}")
+    if not mask.any():
+        raise ValueError(f"{owner}: a mean over nothing has no value: mask keeps no step of {z.shape[:2]}")
+
+
+def require_classes(owner, name, classes, K):
+    """Whole numbers in 0..K-1: a negative one does not count from the end."""
+    outside = (classes < 0) | (classes >= K)
+    if outside.any():
+        index = tuple(map(int, np.argwhere(outside)[0]))
+        raise IndexError(f"{owner}: {name} must lie in 0..{K - 1}, got {classes[index]} at index {index}")
+
+
+def require_steps(owner, x, axis=1):
+    if x.shape[axis] == 0:
+        raise ValueError(f"{owner}: x must have at least one time step, got shape {x.shape}")
+
+
+def require_states(owner, names, states, shape, dtype):
+    """Arrays of this shape and dtype, given in the order of their names; returns them, zeros where there is None."""
+    states = [np.zeros(shape, dtype) if state is None else state for state in states]
+    for name, state in zip(names, states):
+        require_float(owner, name, state, dtype)
+        if state.shape != shape:
+            raise ValueError(f"{owner}: {name} must have shape {shape}, got {state.shape}")
+    return states
+
+
+def require_state_pair(owner, name, pair, expected):
+    """A state and a cell; None stands for two times None."""
+    if pair is None:
+        return None, None
+    if not isinstance(pair, (tuple, list)):
+        raise TypeError(f"{owner}: {name} must be a pair {expected}, got {type(pair).__name__}")
+    if len(pair) != 2:
+        raise ValueError(f"{owner}: {name} must be a pair {expected}, got {len(pair)} of them")
+    return pair
+
+
+def require_integer(owner, name, value):
+    """A whole number of any sign, as a Python int."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{owner}: {name} must be a whole number, got {value!r}")
+    return int(value)

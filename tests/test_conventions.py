@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 import backprop_lib
-from backprop_lib import cnn, mlp
+from backprop_lib import cnn, gru, lstm, mlp, rnn
 from backprop_lib.shapes import build_inputs, parse_shapes, shape_of, sizes_found
 
 
-MODULES = [mlp, cnn]
-OPTIONS = {"kernel_size", "stride", "padding", "output_padding", "dilation", "groups", "count_include_pad"}
+MODULES = [mlp, cnn, rnn, lstm, gru]
+OPTIONS = {"kernel_size", "stride", "padding", "output_padding", "dilation", "groups", "count_include_pad",
+           "nonlinearity", "reset_after"}
+DATA = {"t", "targets", "mask", "lengths"}                      # what gets no gradient
 WHOLE_NUMBERS = {"rank"}                                        # arrays that never hold a complex number
 LABEL_COLUMN = 64
 LABEL = re.compile(r"# \([A-Z]+-\d+\)$")
@@ -38,7 +40,7 @@ def partner(forward):
 
 PUBLIC = [f for module in MODULES for f in public_functions(module)]
 FORWARDS = [f for f in PUBLIC if f.__name__.endswith("_forward")]
-DOCUMENTED = [f for f in PUBLIC if f.__name__.endswith(("_forward", "_backward"))]
+DOCUMENTED = FORWARDS + [partner(forward) for forward in FORWARDS]
 SOURCES = {module.__name__: Path(module.__file__).read_text(encoding="utf-8") for module in MODULES}
 LABELLED = [(name, number, line) for name, text in SOURCES.items()
             for number, line in enumerate(text.splitlines(), 1) if LABEL.search(line)]
@@ -107,7 +109,8 @@ def test_the_documented_gradients_have_the_documented_shapes(forward):
 @each_forward
 def test_cotangents_are_d_and_the_outputs_name_with_the_same_shape(forward):
     outputs, cotangents = parse_shapes(forward)[1], parse_shapes(partner(forward))[0]
-    assert [(a.name, a.dims) for a in cotangents] == [(f"d{a.name}", a.dims) for a in outputs]
+    cotangents = [(a.name.removesuffix("_next"), a.dims) for a in cotangents]       # dc_next: from the next step
+    assert cotangents == [(f"d{a.name}", a.dims) for a in outputs]
 
 
 @each_forward
@@ -120,8 +123,8 @@ def test_gradients_are_d_and_the_arguments_name_in_order_with_the_same_shape(for
 
 @each_forward
 def test_every_random_argument_gets_a_gradient_unless_it_is_data(forward):
-    """Targets t, masks and numbers such as alpha are data; everything else must not be forgotten."""
-    learned = [a.name for a in parse_shapes(forward)[0] if a.dims and a.name not in ("t", "mask")]
+    """Targets, masks, lengths and numbers such as alpha are data; everything else must not be forgotten."""
+    learned = [a.name for a in parse_shapes(forward)[0] if a.dims and a.name not in DATA]
     assert [a.name for a in parse_shapes(partner(forward))[1]] == [f"d{name}" for name in learned]
 
 

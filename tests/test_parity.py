@@ -6,18 +6,20 @@ A new family adds its make_<family>.py and one line to FAMILIES.
 
 import importlib
 import inspect
+import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from backprop_lib import cnn, mlp
+from backprop_lib import cnn, gru, lstm, mlp, nn, rnn
 
 
 FIXTURES = Path(__file__).parent / "fixtures"
-FAMILIES = {"mlp": mlp, "cnn": cnn}
+FAMILIES = {"mlp": mlp, "cnn": cnn, "rnn": rnn, "lstm": lstm, "gru": gru}
 ROWS_AND_COLUMNS = {"kernel_size", "stride", "padding", "output_padding", "dilation"}
+NONLINEARITIES = ("tanh", "relu")
 LIMIT = 1e-12
 
 
@@ -38,6 +40,8 @@ def load(family):
 
 def as_argument(name, array):
     """Numbers are stored without an axis, options for rows and columns with one."""
+    if name == "nonlinearity":
+        return NONLINEARITIES[int(array)]
     if array.ndim == 0:
         return array.item()
     return tuple(array.tolist()) if name in ROWS_AND_COLUMNS else array
@@ -45,7 +49,8 @@ def as_argument(name, array):
 
 STORED = {family: load(family) for family in FAMILIES}
 CASES = [(family, case) for family in FAMILIES for case in STORED[family]]
-PAIRS = [(family, case) for family, case in CASES if not case.startswith("network.")]
+PAIRS = [(family, case) for family, case in CASES if not case.startswith(("network.", "layer."))]
+LAYERS = [(family, case) for family, case in CASES if case.startswith("layer.")]
 EXACT = [(family, case) for family, case in CASES if "exact" in case]
 WINNERS = [(family, case) for family, case in CASES if "winner" in STORED[family][case]]
 NETWORKS = [case for case in STORED["mlp"] if case.startswith("network.")]
@@ -90,7 +95,8 @@ def test_outputs_and_gradients_agree_with_pytorch(family, case):
 @pytest.mark.parametrize("family, case", CASES)
 def test_only_cases_that_say_so_hold_nan_or_inf(family, case):
     stored = STORED[family][case]
-    finite = all(np.isfinite(array).all() for role in ("in", "out", "grad") for array in stored[role].values())
+    finite = all(np.isfinite(array).all() for role in ("in", "out", "grad") for array in stored[role].values()
+                 if not isinstance(array, str))
     assert finite == (not {"nan", "inf"} & set(case.split(".")[1].split("_")))
 
 
@@ -140,9 +146,88 @@ def test_every_gradient_of_a_whole_network_agrees_with_pytorch(case):
         assert relative_error(ours[name], reference) <= LIMIT, name
 
 
+# ------------------------------------------------------------------------------------------------ recurrent layers
+
+def run_layer(family, case):
+    """The parameters, outputs and gradients of a whole recurrent layer, named as in the fixture."""
+    given, cotangents = dict(case["in"]), list(case["cot"].values())
+    x, lengths, states = given.pop("x"), given.pop("lengths", None), tuple(given.values())
+    H, D = case["param"]["weight_hh_l0"].shape[1], case["param"]["weight_ih_l0"].shape[1]
+    layer = getattr(nn, family.upper())(D, H, **case["option"], rng=np.random.default_rng(0))
+    layer.load_state_dict(case["param"])
+    several = family == "lstm"
+    y, final = layer.forward(x, (states if several else states[0]) if states else None, lengths=lengths)
+    dy, *dfinal = cotangents
+    dx, dstates = layer.backward(dy, (tuple(dfinal) if several else dfinal[0]) if dfinal else None)
+    outputs = dict(zip(["y", "hn", "cn"], (y, *final) if several else (y, final)))
+    gradients = {"dx": dx} | dict(zip(["dh0", "dc0"], dstates if several else (dstates,)))
+    return layer.params, outputs, gradients | {f"d{name}": gradient for name, gradient in layer.grads.items()}
+
+
+@pytest.mark.parametrize("family, case", LAYERS)
+def test_a_recurrent_layer_agrees_with_pytorch(family, case):
+    stored = STORED[family][case]
+    params, outputs, gradients = run_layer(family, stored)
+    assert list(params) == list(stored["param"])
+    assert (outputs | gradients).keys() == (stored["out"] | stored["grad"]).keys()
+    for name, reference in (stored["out"] | stored["grad"]).items():
+        assert_close((outputs | gradients)[name], reference, name)
+
+
+@pytest.mark.parametrize("family", ["rnn", "lstm", "gru"])
+def test_the_layers_cover_every_option(family):
+    cases = [STORED[family][case] for f, case in LAYERS if f == family]
+    assert len(cases) >= 25
+    options = [(c["option"]["num_layers"], c["option"]["bidirectional"], c["option"]["batch_first"], "h0" in c["in"],
+                "lengths" in c["in"], "dhn" in c["cot"], c["option"]["bias"]) for c in cases]
+    for column, values in enumerate([{1, 2, 3}, *[{False, True}] * 6]):
+        assert {option[column] for option in options} == values
+    assert {len(c["param"]["weight_hh_l0"]) // c["param"]["weight_hh_l0"].shape[1] for c in cases} == {
+        {"rnn": 1, "lstm": 4, "gru": 3}[family]}
+    times = {c["in"]["x"].shape[1 if c["option"]["batch_first"] else 0] for c in cases}
+    assert {1, 60} <= times and 1 in {c["param"]["weight_hh_l0"].shape[1] for c in cases}
+    if family == "rnn":
+        assert {c["option"]["nonlinearity"] for c in cases} == {"tanh", "relu"}
+
+
+def worst_error(family, case, inputs):
+    """How far the outputs are from the stored ones if other inputs are given."""
+    outputs, _ = run_pair(FAMILIES[family], case.split(".")[0], STORED[family][case] | {"in": inputs})
+    return max(relative_error(outputs[name], y) for name, y in STORED[family][case]["out"].items())
+
+
+def with_gates_permuted(inputs, order):
+    """The blocks of rows of everything that is stacked by gates, in another order."""
+    H = inputs["W_hh"].shape[1]
+    rows = np.concatenate([np.arange(H) + gate * H for gate in order])
+    return {name: a[rows] if name in ("W_ih", "W_hh", "b", "b_ih", "b_hh") else a for name, a in inputs.items()}
+
+
+GATED = [(family, case) for family, case in PAIRS if family in ("lstm", "gru")]
+
+
+@pytest.mark.parametrize("family, case", GATED)
+def test_no_other_order_of_the_gates_agrees_with_the_stored_numbers(family, case):
+    inputs = STORED[family][case]["in"]
+    in_order, *others = itertools.permutations(range(4 if family == "lstm" else 3))
+    assert worst_error(family, case, with_gates_permuted(inputs, in_order)) <= LIMIT
+    assert all(worst_error(family, case, with_gates_permuted(inputs, order)) > 1e-3 for order in others)
+
+
+@pytest.mark.parametrize("family, case", [(family, case) for family, case in GATED if family == "gru"])
+def test_only_where_the_reset_comes_before_can_the_two_biases_of_a_gru_change_places(family, case):
+    inputs = STORED[family][case]["in"]
+    swapped = worst_error(family, case, inputs | {"b_ih": inputs["b_hh"], "b_hh": inputs["b_ih"]})
+    before = case.startswith("gru_before_step") or inputs.get("reset_after") is False
+    assert swapped <= LIMIT if before else swapped > 1e-6
+
+
+# ------------------------------------------------------------------------------------------------ the fixtures
+
 @pytest.mark.parametrize("family, module", FAMILIES.items())
 def test_every_pair_has_cases_with_one_with_two_and_with_more_examples(family, module):
-    for pair in [name.removesuffix("_forward") for name in dir(module) if name.endswith("_forward")]:
+    for pair in [name.removesuffix("_forward") for name, f in vars(module).items()
+                 if name.endswith("_forward") and f.__module__ == module.__name__]:
         inputs = [STORED[family][case]["in"] for f, case in PAIRS if f == family and case.split(".")[0] == pair]
         sizes = {len(next(iter(arrays.values()))) for arrays in inputs}
         assert {1, 2} <= sizes and max(sizes) > 2, pair
@@ -159,7 +244,7 @@ def test_a_case_holds_every_argument_and_no_gradient_is_left_out(family, case):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_fixture_is_small(family):
-    assert (FIXTURES / f"{family}.npz").stat().st_size < 100_000
+    assert (FIXTURES / f"{family}.npz").stat().st_size < 150_000
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -169,9 +254,10 @@ def test_pytorch_computes_the_stored_numbers_again(family, monkeypatch):
     live = importlib.import_module(f"make_{family}").compute()
     stored = {f"{case}/{role}/{name}": array for case, roles in STORED[family].items()
               for role, arrays in roles.items() for name, array in arrays.items()}
-    assert list(live) == list(stored)
+    assert live.keys() == stored.keys()
+    live = {key: as_argument(key.split("/")[2], array) for key, array in live.items()}
     for key, array in stored.items():
-        if key.split("/")[1] in ("in", "cot"):
+        if key.split("/")[1] in ("option", "param", "in", "cot"):
             np.testing.assert_array_equal(live[key], array, err_msg=key)
         else:
             assert_close(live[key], array, key)
