@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .checks import require_generator, require_size
-from .nn import BCEWithLogitsLoss, CrossEntropyLoss
+from .nn import BCEWithLogitsLoss, CrossEntropyLoss, SequenceCrossEntropyLoss
 from .optim import clip_by_norm, positive
 
 
@@ -29,9 +29,11 @@ class History(NamedTuple):
 # ------------------------------------------------------------------------------------------------ measuring
 
 def accuracy_of(loss, y, t):
-    """The share of right predictions among the entries of t; None if the loss is one of a regression."""
+    """The share of right predictions among the entries of t that count; None if the loss is one of a regression."""
     if isinstance(loss, CrossEntropyLoss):
         return float(np.mean(y.argmax(axis=1) == t))
+    if isinstance(loss, SequenceCrossEntropyLoss):
+        return float(np.mean((y.argmax(axis=2) == t)[t != loss.ignore_index]))
     if isinstance(loss, BCEWithLogitsLoss):
         return float(np.mean((y > 0) == (t > 0.5)))
     return None
@@ -52,8 +54,9 @@ def mode(model, training):
 def evaluate(model, loss, x, t):
     """(loss, accuracy) over x and t in evaluation mode, in one forward; accuracy is None for a regression.
 
-    The share of right classes for CrossEntropyLoss, of entries on the right side of 1/2 for BCEWithLogitsLoss. The
-    model and the loss remember this forward, so backward would follow it.
+    The share of right classes for CrossEntropyLoss, of right classes at the steps that count for
+    SequenceCrossEntropyLoss, of entries on the right side of 1/2 for BCEWithLogitsLoss. The model and the loss remember
+    this forward, so backward would follow it.
     """
     require_pairs("evaluate", "x", x, "t", t)
     with mode(model, False):

@@ -20,7 +20,7 @@ from backprop_lib.gradcheck import away_from_kinks, complex_step, relative_error
 
 
 WIDTHS = [np.float64, np.float32]
-N, D, H, K = 3, 7, 11, 5
+N, T, D, H, K = 3, 4, 7, 11, 5
 C, F, I, J = 4, 6, 8, 9
 
 ACTIVATIONS = {
@@ -43,7 +43,7 @@ def generator(seed=0):
 
 
 def make(name, dtype=np.float64):
-    """One layer of each public class; those in IMAGE_LAYERS take x (N, C, I, J), all others x (N, D)."""
+    """One layer of each public class: IMAGE_LAYERS take x (N, C, I, J), SEQUENCE_LAYERS (N, T, D), others (N, D)."""
     if name in ACTIVATIONS:
         return ACTIVATIONS[name][0]()
     return {"Conv2d": lambda: nn.Conv2d(C, F, (3, 2), (2, 1), (1, 0), (1, 2), 2, rng=generator(), dtype=dtype),
@@ -54,6 +54,10 @@ def make(name, dtype=np.float64):
             "GlobalAvgPool2d": nn.GlobalAvgPool2d,
             "Flatten": nn.Flatten,
             "LeNet": lambda: nn.LeNet((C, I, J), K, (3, 2), 7, 0.4, rng=generator(), dtype=dtype),
+            "RNN": lambda: nn.RNN(D, H, 2, rng=generator(), dtype=dtype),
+            "LSTM": lambda: nn.LSTM(D, H, bidirectional=True, rng=generator(), dtype=dtype),
+            "GRU": lambda: nn.GRU(D, H, rng=generator(), dtype=dtype),
+            "LastStep": nn.LastStep,
             "Linear": lambda: nn.Linear(D, H, rng=generator(), dtype=dtype),
             "Dropout": lambda: nn.Dropout(0.4, rng=generator()),
             "Sequential": lambda: nn.Sequential(nn.Linear(D, H, rng=generator(), dtype=dtype), nn.Tanh(),
@@ -63,8 +67,10 @@ def make(name, dtype=np.float64):
 
 CONVOLUTIONS = ["Conv2d", "ConvTranspose2d"]
 IMAGE_LAYERS = [*CONVOLUTIONS, "MaxPool2d", "AvgPool2d", "GlobalAvgPool2d", "Flatten", "LeNet"]
-LAYERS = [*ACTIVATIONS, "Linear", "Dropout", "Sequential", "MLP", *IMAGE_LAYERS]
-WITH_PARAMETERS = ["Linear", "Sequential", "MLP", *CONVOLUTIONS, "LeNet"]
+RECURRENT = ["RNN", "LSTM", "GRU"]                              # forward and backward give a pair: see test_recurrent
+SEQUENCE_LAYERS = [*RECURRENT, "LastStep"]
+LAYERS = [*ACTIVATIONS, "Linear", "Dropout", "Sequential", "MLP", "LastStep", *IMAGE_LAYERS]
+WITH_PARAMETERS = ["Linear", "Sequential", "MLP", *CONVOLUTIONS, "LeNet", *RECURRENT]
 FIRST = {"Sequential": "Linear", "MLP": "Linear", "LeNet": "Conv2d"}        # the layer that looks at x
 LOSSES = ["CrossEntropyLoss", "BCEWithLogitsLoss", "MSELoss"]
 every_layer = pytest.mark.parametrize("name", LAYERS)
@@ -80,7 +86,13 @@ def draw(shape, dtype=np.float64, seed=1):
 
 def examples(name, dtype=np.float64, n=N, seed=1):
     """An input for `make(name)`."""
-    return draw((n, C, I, J) if name in IMAGE_LAYERS else (n, D), dtype, seed)
+    shape = (n, C, I, J) if name in IMAGE_LAYERS else (n, T, D) if name in SEQUENCE_LAYERS else (n, D)
+    return draw(shape, dtype, seed)
+
+
+def output(layer, x):
+    """What a layer hands on, of a recurrent one without the final states."""
+    return layer.run(x)[0]
 
 
 def target(name, y, seed=2):
@@ -109,16 +121,17 @@ def refuses(error, message, call, *things):
 
 def used(name, dtype=np.float64):
     """A layer that has been forward and backward once."""
-    layer = make(name, dtype)
-    y = layer.forward(examples(name, dtype))
-    layer.backward(draw(y.shape, dtype, seed=3))
+    layer, x = make(name, dtype), examples(name, dtype)
+    layer.forward(x)
+    layer.backward(draw(output(layer, x).shape, dtype, seed=3))
     return layer
 
 
 def test_the_lists_above_name_every_public_class():
     classes = {name for name, thing in vars(nn).items()
                if isinstance(thing, type) and issubclass(thing, (nn.Layer, nn.Loss))}
-    assert classes == {*LAYERS, *LOSSES, "Layer", "Loss", "Activation", "Convolution"}
+    assert classes == {*LAYERS, *RECURRENT, *LOSSES, "SequenceCrossEntropyLoss",
+                       "Layer", "Loss", "Activation", "Convolution", "Recurrent"}
 
 
 # ------------------------------------------------------------------------------------------------ the pairs
@@ -349,7 +362,7 @@ def test_a_parameter_that_is_nan_arrives_at_the_output():
 @every_layer
 def test_nan_and_inf_arrive_at_the_output(name):
     x = examples(name)
-    x[1, 2] = np.nan
+    x[1, -1] = np.nan
     y = make(name).eval().forward(x)
     assert np.isnan(y[1]).any() and np.isfinite(y[[0, 2]]).all()
 
@@ -376,7 +389,7 @@ class Masked(np.ndarray):
     """Some subclass whose operators could mean anything."""
 
 
-@every_layer
+@pytest.mark.parametrize("name", [*LAYERS, *RECURRENT])
 def test_wrong_kinds_of_input_are_refused(name):
     layer = used(name)
     fixed = make(name).dtype is not None or name in FIRST
@@ -426,7 +439,7 @@ def test_cotangents_that_do_not_fit_are_refused(name):
                 lambda: layer.backward(np.ones(shape)), layer)
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", [*LAYERS, *RECURRENT])
 def test_backward_before_forward_is_refused(name):
     layer = make(name)
     refuses(RuntimeError, f"{name}: backward needs a forward first", lambda: layer.backward(np.ones((N, D))), layer)
@@ -437,7 +450,7 @@ def test_backward_before_forward_is_refused(name):
 @pytest.mark.parametrize("name", ["Linear", "Sequential", "MLP"])
 def test_inputs_of_the_wrong_shape_are_refused(name):
     layer = used(name)
-    for shape in [(D,), (N, D + 1), (D, N), (2, N, D), (N, 1)]:
+    for shape in [(D,), (N, D + 1), (D, N), (2, N, D + 1), (N, 1)]:
         refuses(ValueError, f"Linear: x must have shape (N, {D}), got {shape}",
                 lambda: layer.forward(np.ones(shape)), layer)
 
@@ -507,14 +520,14 @@ def test_replacing_a_parameter_takes_effect_in_the_next_forward(name):
     layer = make(name).eval()
     key = next(iter(layer.params))
     x = examples(name)
-    before = layer.forward(x)
+    before = output(layer, x)
     layer.params[key] = 2 * layer.params[key]
-    replaced = layer.forward(x)
+    replaced = output(layer, x)
     assert not np.allclose(replaced, before)
     layer.params[key] /= 2
-    assert (layer.forward(x) == before).all()
+    assert (output(layer, x) == before).all()
     layer.params[key][...] *= 2
-    assert (layer.forward(x) == replaced).all()
+    assert (output(layer, x) == replaced).all()
 
 
 def test_parameters_that_do_not_fit_are_refused():
@@ -1398,7 +1411,7 @@ def test_state_dict_roundtrip(name, dtype):
     assert type(state) is dict and list(state) == list(layer.params)
     other.load_state_dict(state)
     assert array_bits(other.params) == array_bits(layer.params)
-    assert (other.forward(x) == layer.forward(x)).all()
+    assert (output(other, x) == output(layer, x)).all()
     for a in state.values():
         a += 1
     assert array_bits(other.params) == array_bits(layer.params) == array_bits(make(name, dtype).params)
