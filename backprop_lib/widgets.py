@@ -4,17 +4,22 @@ import numpy as np
 
 from . import cnn
 from .data import load_digits
+from .lstm import lstm_forward, lstm_step_backward
 from .plotting import (
     STYLE,
     SUBSCRIPTS,
+    bare_figure,
     convolution_axes,
     draw_convolution,
     draw_network,
+    draw_traces,
     lab_module,
     network_axes,
     network_pass,
     palette_png,
+    short_number,
 )
+from .rnn import rnn_forward, rnn_step_backward
 
 
 # ------------------------------------------------------------------------------------------------ the small network
@@ -186,3 +191,130 @@ def _convolution_png(image, values):
         ax = convolution_axes(lab_module("matplotlib.figure").Figure)
         draw_convolution(image, KERNEL, output, pixel, **{name: values[name] for name in OPTIONS}, ax=ax)
         return palette_png(ax.figure, fast=True)
+
+
+# ------------------------------------------------------------------------------------------------ a unit through time
+
+UNITS = ("tanh RNN", "ReLU RNN", "LSTM")
+UNIT_START = {"unit": "tanh RNN", "w": 0.5, "u": 1.0, "b": 0.0, "forget bias": 1.0, "T": 20}
+UNIT_SLIDERS = {"w": ("w, of the state", -2.0, 2.0, 0.05), "u": ("u, of the input", -2.0, 2.0, 0.05),
+                "b": ("b, bias", -2.0, 2.0, 0.05), "forget bias": ("forget-gate bias", -3.0, 6.0, 0.1),
+                "T": ("T, time steps", 2, 30, 1)}
+SETTINGS = {"tanh RNN, w = 0.5: the state is forgotten": {},
+            "ReLU RNN, w = 1: the state stays": {"unit": "ReLU RNN", "w": 1.0},
+            "LSTM, w = 0.2, forget-gate bias 3: the cell stays": {"unit": "LSTM", "w": 0.2, "forget bias": 3.0}}
+
+
+def unit_through_time(unit, w, u, b, forget_bias, T):
+    """One scalar unit that reads a pulse, 1 at t = 0 and then nothing: (values, gradients), each {name: (T)}.
+
+    The gradients are those of L, the last state h. All gates of the LSTM have the weights w and u, and the bias b but
+    for the forget gate.
+    """
+    x, state = np.zeros((1, T, 1)), np.zeros((1, 1))
+    x[0, 0] = 1.0
+    if unit != "LSTM":
+        weights = np.full((1, 1), u, float), np.full((1, 1), w, float), np.full(1, b, float)
+        hs, cache = rnn_forward(x, state, *weights, unit.split()[0].lower())
+        return {"h": hs[0, :, 0]}, {"dL/dh": _state_gradients(cache)}
+    weights = np.full((4, 1), u, float), np.full((4, 1), w, float), np.array([b, forget_bias, b, b], float)
+    hs, cs, cache = lstm_forward(x, state, state, *weights)
+    dh, dc = _cell_gradients(cache)
+    return {"h": hs[0, :, 0], "c": cs[0, :, 0]}, {"dL/dh": dh, "dL/dc": dc}
+
+
+def _state_gradients(cache):
+    """dL/dh at every step: 1 at the last, and from there what each step hands back."""
+    dh, gradients = np.ones((1, 1)), []
+    for step in reversed(cache.steps):
+        gradients.append(dh.item())
+        dh = rnn_step_backward(dh, step)[1]
+    return np.array(gradients[::-1])
+
+
+def _cell_gradients(cache):
+    """dL/dh and dL/dc at every step; c reaches L through its own h, too."""
+    dh, dc_next, gradients = np.ones((1, 1)), np.zeros((1, 1)), []
+    for step in reversed(cache.steps):
+        gradients.append((dh.item(), (dc_next + dh * step.o * (1 - step.m**2)).item()))
+        dh, dc_next = lstm_step_backward(dh, dc_next, step)[1:3]
+    return np.transpose(gradients[::-1])
+
+
+def _draw_unit(setting, axes, title=None):
+    """The traces of one setting, and what L is; the title says by default what is left in the end."""
+    values, gradients = unit_through_time(**{name.replace(" ", "_"): value for name, value in setting.items()})
+    h = short_number(values["h"][-1], 2)
+    draw_traces(values, gradients, title or f"{setting['unit']}: a pulse at t = 0 leaves h = {h}", axes)
+    axes[1].set_ylabel("gradient, L = last h")
+    return list(axes)
+
+
+def recurrent_traces(settings=SETTINGS):
+    """The picture of `recurrent_widget` for several settings, one below the other.
+
+    settings {title: what differs from UNIT_START}; returns the list of pairs of axes.
+    """
+    figure = lab_module("matplotlib.pyplot").figure(figsize=(9.1, 2.45 * len(settings)))
+    rows = figure.subplots(len(settings), 2, squeeze=False)
+    return [_draw_unit({**UNIT_START, **setting}, axes, title)
+            for (title, setting), axes in zip(settings.items(), rows)]
+
+
+def recurrent_widget():
+    """One unit through time: its state after a pulse, and the gradient of the last state, with sliders for its weights.
+
+    Returns an ipywidgets container with the attributes `controls` (a dictionary of a dropdown and sliders, keys as in
+    UNIT_START), `reset` (a button) and `picture` (an Image whose value is the PNG). The slider of the forget gate is
+    seen with the LSTM only.
+    """
+    ipywidgets = lab_module("ipywidgets")
+    look = {"style": {"description_width": "150px"}, "layout": {"width": "430px"}}
+    controls = {"unit": ipywidgets.Dropdown(options=UNITS, description="unit", **look)}
+    for name, (description, least, most, step) in UNIT_SLIDERS.items():
+        kind = ipywidgets.IntSlider if name == "T" else ipywidgets.FloatSlider
+        controls[name] = kind(UNIT_START[name], min=least, max=most, step=step, description=description, **look)
+    picture, reset = _picture(ipywidgets), ipywidgets.Button(description="Reset")
+    columns = [ipywidgets.VBox([controls[name] for name in names])
+               for names in (("unit", "w", "u", "b"), ("T", "forget bias"))]
+    box = ipywidgets.VBox([picture, ipywidgets.HBox(columns), reset])
+    box.add_class("bp-widget")
+    box.picture, box.controls, box.reset = picture, controls, reset
+    _connect_recurrent(box)
+    return box
+
+
+def _connect_recurrent(box):
+    """Redraw when a control moves; reset moves all of them and redraws once."""
+    moving = False
+
+    def redraw():
+        if not moving:
+            setting = {name: control.value for name, control in box.controls.items()}
+            box.controls["forget bias"].layout.visibility = "visible" if setting["unit"] == "LSTM" else "hidden"
+            box.picture.value = _recurrent_png(setting)
+
+    def start():
+        nonlocal moving
+        moving = True
+        for name, control in box.controls.items():
+            control.value = UNIT_START[name]
+        moving = False
+        redraw()
+
+    for control in box.controls.values():
+        control.observe(lambda change: redraw(), "value")
+    box.reset.on_click(lambda button: start())
+    redraw()
+
+
+def _recurrent_png(setting):
+    """The picture of one position of the controls."""
+    with lab_module("matplotlib.style").context(STYLE, after_reset=True):
+        figure = bare_figure(lab_module("matplotlib.figure").Figure, (9.1, 3.4))
+        axes = [figure.add_axes((left, 0.16, 0.37, 0.72)) for left in (0.08, 0.56)]
+        _draw_unit(setting, axes)
+        for ax in axes:                                         # places for the names that need not be computed
+            ax.xaxis.set_label_coords(0.5, -0.13)
+            ax.yaxis.set_label_coords(-0.14, 0.5)
+        return palette_png(figure, fast=True)

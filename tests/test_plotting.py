@@ -17,10 +17,11 @@ matplotlib.use("Agg")
 import IPython.display
 import matplotlib.pyplot as plt
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 
-from backprop_lib import cnn, plotting
+from backprop_lib import cnn, plotting, rnn
 from backprop_lib.train import History
+from backprop_lib.widgets import recurrent_traces
 
 
 MAZUR = {"W1": [[0.15, 0.20], [0.25, 0.30]], "b1": [0.35, 0.35], "W2": [[0.40, 0.45], [0.50, 0.55]],
@@ -566,6 +567,225 @@ def test_a_place_that_does_not_exist_is_refused(call, message):
     assert not ax.texts and not ax.patches
 
 
+# ------------------------------------------------------------------------------------------------ recurrent networks
+
+def written_formulas(ax, role=plotting.GRADIENT):
+    """The formulas in a role's colour, as they are in the code."""
+    texts = [text.get_text() for text in ax.texts if text.get_color() == role["color"] and text.get_text()[0] == "$"]
+    for pattern in (r"_\{\\math..\{(\w+)\}\}", r"\\math..\{(\w+)\}"):
+        texts = [re.sub(pattern, lambda match: ("_" if match[0][0] == "_" else "") + match[1], text) for text in texts]
+    return [text.strip("$").replace(r"\cdot ", "*") for text in texts]
+
+
+def check_circles(ax):
+    """A text stands in the middle of a circle, or beside all of them."""
+    circles = [patch for patch in ax.patches if isinstance(patch, Circle)]
+    for text in filter(lambda text: text.get_text(), ax.texts):
+        box = text.get_window_extent().transformed(ax.transData.inverted())
+        for circle in circles:
+            (x, y), radius = circle.center, circle.radius
+            nearest = np.clip(x, box.x0, box.x1), np.clip(y, box.y0, box.y1)
+            inside = abs((box.x0 + box.x1) / 2 - x) < 0.05 and abs((box.y0 + box.y1) / 2 - y) < 0.2
+            assert inside or np.hypot(nearest[0] - x, nearest[1] - y) > radius, (text.get_text(), circle.center)
+
+
+def check_both_ways(ax):
+    """Beside every forward arrow a gradient runs the other way."""
+    forward, backward = arrows(ax, plotting.FORWARD), arrows(ax, plotting.GRADIENT)
+    assert len(forward) == len(backward) > 0
+    for start, end in forward:
+        assert any(np.abs([a - end, b - start]).max() < 0.2 for a, b in backward), (start, end)
+
+
+@pytest.mark.parametrize("steps, window", [(4, None), (4, 2), (5, 3), (5, 1), (4, 4), (6, 4)])
+def test_unrolled_gradients_come_back_as_far_as_the_truncated_pass_takes_them(steps, window):
+    ax = plotting.draw_unrolled(steps, window)
+    check_texts(ax)
+    check_circles(ax)
+    states = {text.get_text(): text.get_position()[0] for text in ax.texts}
+    x = [states[plotting._math(f"h_{t}")] for t in range(steps)]
+    level = [(start, end) for start, end in arrows(ax, plotting.GRADIENT) if start[1] == end[1]]
+    assert len(level) == steps + 1 and len(arrows(ax, plotting.FORWARD)) == 3 * steps
+    _, cache = rnn.rnn_forward(RNG.random((1, steps, 1)), np.ones((1, 1)), *np.ones((2, 1, 1)), np.ones(1))
+    for t in range(1, steps):
+        dhs = np.zeros((1, steps, 1))
+        dhs[0, t] = 1
+        dx = rnn.truncated_backward(rnn.rnn_backward, (dhs,), cache, window or steps)[0]
+        arrives = [end[0] - x[t - 1] < 0.6 for start, end in level if x[t - 1] < end[0] < start[0] < x[t]]
+        assert arrives == [dx[0, t - 1, 0] != 0]
+
+
+def test_unrolled_names_what_meets_in_a_state():
+    ax = plotting.draw_unrolled(title="A message")
+    assert ax.get_title(loc="left") == "A message"
+    formulas = written_formulas(ax)
+    assert formulas.count("dh_prev") == 3 and {f"dhs_{t}" for t in range(4)} < set(formulas)
+    assert {"dh0", "0", "dh = dhs_t + dh_prev"} < set(formulas)
+
+
+@pytest.mark.parametrize("steps, window", [(3, None), (4, 0)])
+def test_unrolled_needs_steps(steps, window):
+    with pytest.raises(ValueError, match=f"draw_unrolled: .*got {steps} and {window}"):
+        plotting.draw_unrolled(steps, window)
+    assert plt.get_fignums() == []
+
+
+EPS = 1e-30
+
+
+def scalars(rule, upstream):
+    """Values and gradients (d before the name) of a scalar step by complex step: `rule(nudged)` runs it.
+
+    `upstream` {output: its cotangent} are the gradients that come from outside.
+    """
+    def run(target=None):
+        values = {}
+
+        def nudged(name, value):
+            values[name] = value + (1j * EPS if name == target else 0)
+            return values[name]
+        rule(nudged)
+        return values
+    names = {name: value.real for name, value in run().items()}
+    for name in list(names):
+        values = run(name)
+        names["d" + name] = sum(cotangent * values[output] for output, cotangent in upstream.items()).imag / EPS
+    return names
+
+
+def soft(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def lstm_step(nudged):
+    h_prev, c_prev = nudged("h_prev", 0.7 + 0j), nudged("c_prev", -0.4 + 0j)
+    x = nudged("x", 1.3 + 0j)
+    z = {name: nudged(f"z_{name}", a * x + b * h_prev + c) for name, (a, b, c) in
+         {"i": (0.5, -0.3, 0.1), "f": (-0.2, 0.8, 0.4), "g": (0.9, 0.6, -0.7), "o": (0.3, -1.1, 0.2)}.items()}
+    i, f, o = (nudged(name, soft(z[name])) for name in "ifo")
+    g = nudged("g", np.tanh(z["g"]))
+    c = nudged("c", f * c_prev + i * g)
+    m = nudged("m", np.tanh(c))
+    nudged("c out", c)
+    nudged("h", o * m)
+
+
+def gru_step(nudged, after):
+    h_prev, x, W_n, r_z = nudged("h_prev", 0.7 + 0j), 1.3, -0.8, (0.2, -0.4)
+    r, z = nudged("r", soft(r_z[0] + 0j)), nudged("z", soft(r_z[1] + 0j))    # as if they did not see h_prev
+    if after:
+        u_n = nudged("u_n", W_n * h_prev + 0.1)
+        a_n = nudged("a_n", 0.6 * x + r * u_n)
+    else:
+        s = nudged("s", r * h_prev)
+        a_n = nudged("a_n", 0.6 * x + W_n * s + 0.1)
+    n = nudged("n", np.tanh(a_n))
+    nudged("h", (1 - z) * n + z * h_prev)
+    nudged("W_n", W_n + 0j)
+
+
+def check_formulas(formulas, names, terms):
+    """Both sides of a formula are the same number; one without sides is a name, or one of the terms with its number."""
+    for formula in formulas:
+        sides = [eval(re.sub(r"(\w) (?=\w)", r"\1 * ", side).replace("^", "**"), {}, names)
+                 for side in formula.split("=")]
+        expected = terms[formula] if formula in terms else sides[0]
+        assert "=" in formula or formula in terms or formula in names, formula
+        np.testing.assert_allclose(sides, expected, rtol=1e-12, err_msg=formula)
+    assert set(terms) <= set(formulas)
+
+
+def lstm_names():
+    names = scalars(lstm_step, {"h": 0.37, "c out": -0.21})
+    assert names["dh"] == pytest.approx(0.37)
+    return {**names, "dc_next": -0.21}
+
+
+@pytest.mark.parametrize("draw", [plotting.draw_lstm_cell, plotting.draw_lstm_roads])
+def test_formulas_of_the_lstm_hold(draw):
+    ax, names = draw(), lstm_names()
+    terms = {"dh * o": names["dm"], "dh * o * (1 - m^2)": names["dc"] - names["dc_next"]}
+    check_formulas(written_formulas(ax), names, terms)
+    check_texts(ax)
+    check_circles(ax)
+    check_both_ways(ax)
+
+
+@pytest.mark.parametrize("after", [True, False])
+def test_formulas_of_the_gru_hold(after):
+    names = scalars(lambda nudged: gru_step(nudged, after), {"h": 0.37})
+    for ax in (None, plt.figure(figsize=(9.1, 5.2)).subplots(1, 2)[int(after)]):
+        ax = plotting.draw_gru_cell(after, ax)
+        direct = names["dh"] * names["z"]
+        terms = {"dh * z": direct, "du_n W_n" if after else "ds * r": names["dh_prev"] - direct}
+        check_formulas(written_formulas(ax), names, terms)
+        assert written_formulas(ax, plotting.FORWARD) == ["W_n"]
+        assert ("after" if after else "before") in ax.get_title(loc="left")
+        check_texts(ax)
+        check_circles(ax)
+        check_both_ways(ax)
+
+
+def test_a_formula_that_does_not_hold_is_found():
+    with pytest.raises(AssertionError):
+        check_formulas(["do = dh * o"], lstm_names(), {})
+
+
+TRACES = {"h": [0.5, -0.25, 0.125, 2.0]}, {"dL/dh": [1e-6, -1e-4, 1e-2, 1.0]}
+
+
+def test_traces_show_values_and_the_sizes_of_gradients():
+    left, right = plotting.draw_traces(*TRACES, "A message")
+    assert left.get_title(loc="left") == "A message"
+    assert right.get_title(loc="left") == "3 steps back, dL/dh is 1e6 times smaller"
+    assert (left.get_xlabel(), left.get_ylabel()) == ("time step t", "value")
+    assert (right.get_xlabel(), right.get_ylabel()) == ("time step t", "size of the gradient")
+    assert (left.get_yscale(), right.get_yscale()) == ("linear", "log")
+    for ax, role, values in ((left, plotting.FORWARD, TRACES[0]["h"]),
+                             (right, plotting.GRADIENT, np.abs(TRACES[1]["dL/dh"]))):
+        line, = ax.lines
+        np.testing.assert_array_equal(line.get_xdata(), range(4))
+        np.testing.assert_array_equal(line.get_ydata(), values)
+        assert (line.get_color(), line.get_linestyle()) == (role["color"], role["linestyle"])
+        low, high = ax.get_ylim()
+        assert low < min(line.get_ydata()) and max(line.get_ydata()) < high
+    left.figure.canvas.draw()
+    for ax, some in ((left, {"0", "0.5", "1"}), (right, {"10⁻⁴", "10⁻²", "10⁰"})):
+        assert some < {label.get_text() for label in ax.get_yticklabels()}
+
+
+def test_traces_of_an_lstm_are_told_apart_without_colour():
+    left, right = plotting.draw_traces({"h": [0, 1], "c": [1, 2]}, {"dL/dh": [1, 1], "dL/dc": [3, 1.5]}, "two")
+    assert right.get_title(loc="left") == "1 step back, dL/dc is 2 times larger"
+    assert [line.get_linestyle() for line in left.lines] == ["-", "-."]
+    assert [line.get_marker() for line in right.lines] == ["None", "o"]
+    assert {text.get_text() for text in right.texts} == {"dL/dh", "dL/dc"}
+
+
+@pytest.mark.parametrize("sizes, shown, title, remark", [
+    ([0, 0, 0.5, 1], [2, 3], "3 steps back, dL/dh is below 10⁻³⁰", "dL/dh is below 10⁻³⁰ up to t = 1"),
+    ([1e-310, 1e-40, 1e-20, 1], [2, 3], "3 steps back, dL/dh is below 10⁻³⁰", "dL/dh is below 10⁻³⁰ up to t = 1"),
+    ([0, 0, 0, 1], [3], "3 steps back, dL/dh is below 10⁻³⁰", "dL/dh is below 10⁻³⁰ up to t = 2"),
+    ([0, 0, 0, 0], [], "3 steps back, dL/dh is below 10⁻³⁰", "dL/dh is below 10⁻³⁰ up to t = 3"),
+    ([1, 3, 0.5, 1.01], [0, 1, 2, 3], "3 steps back, dL/dh is about as large", None),
+    ([4.8e6, 1e4, 1e2, 1], [0, 1, 2, 3], "3 steps back, dL/dh is 4.8e6 times larger", None),
+])
+def test_traces_say_what_a_logarithmic_axis_cannot_show(sizes, shown, title, remark):
+    ax = plotting.draw_traces({"h": np.zeros(4)}, {"dL/dh": sizes}, "gradients")[1]
+    assert [list(line.get_xdata()) for line in ax.lines] == ([shown] if shown else [])
+    assert all(line.get_marker() == "o" for line in ax.lines) == (len(shown) < 2)
+    assert ax.get_title(loc="left") == title
+    remarks = [text.get_text() for text in ax.texts if text.get_text() != "dL/dh"]
+    assert remarks == ([remark] if remark else [])
+    ax.figure.canvas.draw()
+
+
+@pytest.mark.parametrize("number, text", [(4.8123e6, "4.81e6"), (-0.25, "−0.25"), (0, "0"), (1e-7, "1e−7"),
+                                          (123, "123"), (-1.5e10, "−1.5e10")])
+def test_short_numbers_carry_no_zeros(number, text):
+    assert plotting.short_number(number) == text
+
+
 # ------------------------------------------------------------------------------------------------ style, size, import
 
 def test_colours_are_okabe_and_itos_and_no_role_stands_on_colour_alone():
@@ -591,6 +811,11 @@ DRAWINGS = {"network": lambda: plotting.draw_network(**MIXED), "history": lambda
             "taps": lambda: [plotting.draw_taps(ax, 10, 3, padding=1, output=1, pixel=4)
                              for ax in plt.figure(figsize=(9, 5.4)).subplots(2, 2).ravel()],
             "convolution": lambda: plotting.draw_convolution(RNG.random((8, 8)), RNG.random((3, 3)), (1, 2), (3, 3)),
+            "unrolled": lambda: plotting.draw_unrolled(5, window=2), "lstm": plotting.draw_lstm_cell,
+            "roads": plotting.draw_lstm_roads,
+            "gru": lambda: [plotting.draw_gru_cell(after, ax) for after, ax in
+                            zip((True, False), plt.figure(figsize=(9.1, 5.2)).subplots(1, 2))],
+            "traces": recurrent_traces,
             "images": lambda: plotting.show_images(np.random.default_rng(1).random((16, 8, 8)), range(16))}
 
 
@@ -625,7 +850,7 @@ from backprop_lib import plotting, widgets
 
 @pytest.mark.parametrize("call", ["plotting.style()", "plotting.plot_curves([0], [0], [0], '')",
                                   "plotting.show('text')", "widgets.network_widget()",
-                                  "widgets.convolution_widget()"])
+                                  "widgets.convolution_widget()", "widgets.recurrent_widget()"])
 def test_without_the_lab_extra_one_line_says_what_to_install(call):
     run = subprocess.run([sys.executable, "-W", "error", "-c", WITHOUT_LAB + call], capture_output=True, text=True)
     assert run.returncode == 1 and run.stderr.count("Traceback") == 1

@@ -9,7 +9,18 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from backprop_lib import cnn, plotting, widgets
-from backprop_lib.widgets import KERNEL, MAZUR, OPTIONS, START, convolution_widget, network_widget
+from backprop_lib.widgets import (
+    KERNEL,
+    MAZUR,
+    OPTIONS,
+    START,
+    UNIT_START,
+    convolution_widget,
+    network_widget,
+    recurrent_traces,
+    recurrent_widget,
+    unit_through_time,
+)
 
 
 # Mazur's weights after one step with learning rate 0.5, as published to nine digits; W1 and W2 row by row
@@ -235,3 +246,157 @@ def test_two_convolutions_do_not_share_their_sliders(convolutions):
     first, second = convolution_widget(), convolution_widget()
     first.sliders["padding"].value = 2
     assert positions(second) == START and sizes(second) == (6, 6)
+
+
+# ------------------------------------------------------------------------------------------------ a unit through time
+
+EPS = 1e-30
+
+
+def soft(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def run(unit, w, u, b, forget_bias, T, nudge=(None, 0, 0)):
+    """States and cells of one unit, number by number; nudge (t, dh, dc) adds to h and to c at step t."""
+    h = c = 0j
+    states = []
+    for t in range(T):
+        z = u * (t == 0) + w * h
+        if unit == "LSTM":
+            c = soft(z + forget_bias) * c + soft(z + b) * np.tanh(z + b) + (nudge[2] if t == nudge[0] else 0)
+            h = soft(z + b) * np.tanh(c)
+        else:
+            h = np.tanh(z + b) if unit == "tanh RNN" else (z + b) * ((z + b).real > 0)
+        h = h + (nudge[1] if t == nudge[0] else 0)
+        states.append((h, c))
+    return np.array(states)
+
+
+@pytest.mark.parametrize("unit", widgets.UNITS)
+@pytest.mark.parametrize("setting", [(0.5, 1.0, 0.0, 1.0, 12), (-1.4, 0.7, 0.3, -0.8, 9), (0.9, -1.1, 0.45, 3.0, 2),
+                                     (1, 2, 0, 0, 30)], ids=str)
+def test_a_unit_through_time_is_what_one_computes_by_hand(unit, setting):
+    values, gradients = unit_through_time(unit, *setting)
+    T = setting[-1]
+    expected = {"h": run(unit, *setting)[:, 0].real}, {"dL/dh": [
+        run(unit, *setting, (t, 1j * EPS, 0))[-1, 0].imag / EPS for t in range(T)]}
+    if unit == "LSTM":
+        expected[0]["c"] = run(unit, *setting)[:, 1].real
+        expected[1]["dL/dc"] = [run(unit, *setting, (t, 0, 1j * EPS))[-1, 0].imag / EPS for t in range(T)]
+    for ours, theirs in zip((values, gradients), expected):
+        assert list(ours) == list(theirs)
+        for name in theirs:
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-12, err_msg=name)
+
+
+def test_the_three_settings_vanish_and_preserve():
+    ends = [(sizes[0], sizes[-1]) for _, right in recurrent_traces() for sizes in [right.lines[-1].get_ydata()]]
+    plt.close("all")
+    (first, last), (kept, one), (cell, final) = ends
+    assert first / last < 1e-5 and kept == one == 1.0 and 0.9 < cell / final < 1.1
+
+
+def test_static_twin_shows_the_settings_it_is_told():
+    (left, right), = recurrent_traces({"A message": {"unit": "ReLU RNN", "w": 2.0, "T": 5}})
+    assert left.get_title() == "A message"
+    np.testing.assert_array_equal(left.lines[0].get_ydata(), [1, 2, 4, 8, 16])
+    np.testing.assert_array_equal(right.lines[0].get_ydata(), [16, 8, 4, 2, 1])
+    plt.close("all")
+
+
+@pytest.fixture
+def units(monkeypatch):
+    """The settings of the units that are drawn, without drawing them."""
+    drawn = []
+    monkeypatch.setattr(widgets, "_recurrent_png", lambda setting: drawn.append(setting) or str(len(drawn)).encode())
+    return drawn
+
+
+def controls(box):
+    return {name: control.value for name, control in box.controls.items()}
+
+
+def test_unit_starts_with_a_picture(units):
+    box = recurrent_widget()
+    assert units == [UNIT_START] and controls(box) == UNIT_START and box.picture.value == b"1"
+    assert "bp-widget" in box._dom_classes and box.controls["unit"].options == widgets.UNITS
+    shown = [control for column in box.children[1].children for control in column.children]
+    assert sorted(map(id, shown)) == sorted(map(id, box.controls.values())), "all controls are in the box"
+
+
+@pytest.mark.parametrize("name, value", {"unit": "ReLU RNN", "w": -1.5, "u": 2.0, "b": 0.35, "forget bias": 5.1,
+                                         "T": 30}.items())
+def test_a_control_of_the_unit_changes_its_own_number(units, name, value):
+    box = recurrent_widget()
+    box.controls[name].value = value
+    assert units[1:] == [{**UNIT_START, name: value}] and box.picture.value == b"2", "one move, one redraw"
+
+
+def test_the_forget_gate_is_asked_for_with_the_lstm_only(units):
+    box = recurrent_widget()
+    seen = []
+    for unit in ("LSTM", "ReLU RNN", "LSTM"):
+        box.controls["unit"].value = unit
+        seen.append(box.controls["forget bias"].layout.visibility)
+    box.reset.click()
+    assert [*seen, box.controls["forget bias"].layout.visibility] == ["visible", "hidden", "visible", "hidden"]
+
+
+def test_reset_of_the_unit_brings_everything_back_at_once(units):
+    box = recurrent_widget()
+    for name, value in {"unit": "LSTM", "w": 2.0, "b": -2.0, "forget bias": 0.0, "T": 2}.items():
+        box.controls[name].value = value
+    before = len(units)
+    box.reset.click()
+    assert controls(box) == UNIT_START and len(units) == before + 1 and units[-1] == UNIT_START
+
+
+def test_the_picture_of_the_unit_is_the_drawing(monkeypatch):
+    box = recurrent_widget()
+    calls = []
+    monkeypatch.setattr(widgets, "draw_traces", lambda *args: calls.append(args) or plotting.draw_traces(*args))
+    start = box.picture.value
+    box.controls["w"].value = 0.75
+    (values, gradients, title, axes), = calls
+    expected = unit_through_time("tanh RNN", 0.75, 1.0, 0.0, 1.0, 20)
+    np.testing.assert_array_equal(values["h"], expected[0]["h"])
+    np.testing.assert_array_equal(gradients["dL/dh"], expected[1]["dL/dh"])
+    assert title == f"tanh RNN: a pulse at t = 0 leaves h = {values['h'][-1]:.2g}"
+    moved = box.picture.value
+    with plt.style.context("dark_background"):
+        box.reset.click()
+        assert box.picture.value == start != moved
+    assert bytes(start[:4]) == b"\x89PNG" and len(start) < 60_000 and plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("unit", widgets.UNITS)
+@pytest.mark.parametrize("w, T", [(2.0, 30), (-2.0, 30), (0.0, 2), (1e-17, 30)])
+def test_every_corner_of_the_unit_can_be_drawn(unit, w, T):
+    picture = widgets._recurrent_png({**UNIT_START, "unit": unit, "w": w, "T": T, "forget bias": -3.0})
+    assert picture[:4] == b"\x89PNG"
+
+
+def test_the_axes_of_the_unit_leave_room_for_their_names(monkeypatch):
+    figures = []
+    monkeypatch.setattr(widgets, "palette_png", lambda figure, fast: figures.append(figure) or b"")
+    for setting in ({}, {"unit": "ReLU RNN", "w": 2.0, "T": 30}, {"unit": "ReLU RNN", "w": -2.0, "b": 2.0, "u": -2.0},
+                    {"unit": "LSTM", "w": -2.0, "T": 30, "forget bias": 6.0}):
+        widgets._recurrent_png({**UNIT_START, **setting})
+        figure = figures[-1]
+        with plt.style.context(plotting.STYLE):
+            figure.canvas.draw()
+        for ax in figure.axes:
+            ticks = [tick.get_window_extent() for tick in ax.get_yticklabels() if tick.get_text()]
+            name = ax.yaxis.label.get_window_extent()
+            assert name.x0 >= 0 and not any(name.overlaps(tick) for tick in ticks), setting
+            assert ax.xaxis.label.get_window_extent().y0 >= 0
+            assert all(text.get_window_extent().x1 <= figure.bbox.x1 for text in [*ax.texts, ax._left_title])
+        left, right = (ax._left_title.get_window_extent() for ax in figure.axes)
+        assert not left.overlaps(right), setting
+
+
+def test_two_units_do_not_share_their_controls(units):
+    first, second = recurrent_widget(), recurrent_widget()
+    first.controls["u"].value = -1.0
+    assert controls(second) == UNIT_START
