@@ -753,7 +753,7 @@ def draw_unrolled(steps=4, window=None, ax=None, title=None):
     message = ("Two gradients meet in each state: one from above, one from the next step" if window is None else
                f"Truncated to a window of {window}: the state goes on, but its gradient does not come back")
     ax = _diagram(ax, (STEP * (steps + 1), 3.6), title or message)
-    _draw_value(ax, 0.45, STATE, "h_{-1}")
+    _draw_value(ax, 0.45, STATE, "h_start")
     _remark(ax, 0.45, STATE - 0.47, "h0, given")
     _formula(ax, 0.1, ABOVE + 0.18, "dh = dhs_t + dh_prev", ha="left")
     _rectangle(ax, 0.3 + STEP, ABOVE, STEP * steps - 0.75, 0.36, facecolor="0.95", edgecolor="0.5")

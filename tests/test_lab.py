@@ -6,17 +6,19 @@ from pathlib import Path
 import pytest
 from lab import Lab, missing, wait_until
 
-from backprop_lib.widgets import START, convolution_widget, network_widget
+from backprop_lib.widgets import START, convolution_widget, network_widget, recurrent_widget
 
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 WIDGETS = [                                                     # (notebook, slider handle, picture)
     ("01_mlp.ipynb", ".bp-widget .noUi-handle", ".bp-widget img"),
     ("02_cnn.ipynb", ".bp-widget .noUi-handle", ".bp-widget img"),
+    ("03_rnn.ipynb", ".bp-widget .noUi-handle", ".bp-widget img"),
 ]
 SLIDER, PICTURE = WIDGETS[0][1:]
 WIDGET = ("code", "from backprop_lib.widgets import network_widget\n\nnetwork = network_widget()\nnetwork")
 CONVOLUTION = ("code", "from backprop_lib.widgets import convolution_widget\n\nconvolution_widget()")
+UNIT = ("code", "from backprop_lib.widgets import recurrent_widget\n\nrecurrent_widget()")
 FORMULA = ("markdown", "A sigmoid:\n\n$$ h = \\frac{1}{1 + e^{-z}} \\tag{MLP-7} $$\n\nand `$$` in code.")
 FROZEN = """import io
 import ipywidgets
@@ -96,6 +98,33 @@ def test_sliders_and_button_of_the_convolution(lab):
         page.page.locator(".bp-widget button").click()
         twin.reset.click()
         expect_twin()
+        page.check_page()
+
+
+def test_controls_and_button_of_the_unit_through_time(lab):
+    """The slider of the forget gate comes with the LSTM; every picture is the one that the same moves give here."""
+    twin = recurrent_widget()
+    lab.write("unit.ipynb", [UNIT])
+    with lab.open("unit.ipynb") as page:
+        handles = page.page.locator(SLIDER)
+        page.run_all()
+        page.expect_picture(PICTURE, twin.picture.value)
+        page.screenshot("before")
+        assert handles.count() == 5 and not handles.last.is_visible()
+        page.page.locator(".bp-widget select").select_option("LSTM")
+        twin.controls["unit"].value = "LSTM"
+        page.expect_picture(PICTURE, twin.picture.value)
+        for number, name, value in ((4, "forget bias", 1.3), (0, "w", 0.65), (3, "T", 23)):
+            handles.nth(number).focus()
+            for _ in range(3):
+                page.page.keyboard.press("ArrowRight")
+            twin.controls[name].value = value
+            page.expect_picture(PICTURE, twin.picture.value)
+        page.screenshot("after")
+        page.page.locator(".bp-widget button").click()
+        twin.reset.click()
+        page.expect_picture(PICTURE, twin.picture.value)
+        handles.last.wait_for(state="hidden")
         page.check_page()
 
 

@@ -8,6 +8,8 @@ import sys
 import pytest
 import yaml
 
+from backprop_lib.equations.ledger import FAMILIES, family
+
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -62,9 +64,7 @@ def test_readme_links_lead_somewhere():
 
 
 def test_readme_states_the_number_of_equations():
-    run = subprocess.run([sys.executable, "-m", "backprop_lib.equations"], capture_output=True, text=True, cwd=ROOT)
-    count = re.search(r"(\d+) equations; worst error", run.stdout)[1]
-    assert f"{count} equations" in README
+    assert f"{sum(len(family(prefix).statements) for prefix in FAMILIES)} equations" in README
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -11,6 +11,7 @@ except ImportError as error:
 from .exercise import exercise
 from .ledger import LedgerError, verify
 from .source import show_source
+from .worked import work_through
 
 
-__all__ = ["LedgerError", "exercise", "show_source", "verify"]
+__all__ = ["LedgerError", "exercise", "show_source", "verify", "work_through"]

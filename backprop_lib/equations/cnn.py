@@ -19,10 +19,13 @@ x, w, W, b, y, windows, inside, win, count = arrays("x w W b y windows inside wi
 dx, dw, dW, db, dy, dwindows = arrays("dx dw dW db dy dwindows")
 
 TEX = {"windows": r"\tilde{x}", "inside": r"\mathrm{in}", "win": r"\mathrm{win}", "count": r"\mathrm{count}"}
-SIZES = ({"N": 2, "C": 4, "D": 2, "F": 6, "G": 2, "I": 5, "J": 7, "P": 3, "Q": 4, "R": 3, "S": 2, "groups": 2,
-          "u_0": 2, "u_1": 1, "m_0": 1, "m_1": 1, "e_0": 1, "e_1": 2, "o_0": 1, "o_1": 0, "a": 0},
-         {"N": 3, "C": 6, "D": 2, "F": 3, "G": 3, "I": 6, "J": 5, "P": 2, "Q": 3, "R": 2, "S": 3, "groups": 3,
-          "u_0": 1, "u_1": 3, "m_0": 0, "m_1": 1, "e_0": 3, "e_1": 1, "o_0": 2, "o_1": 1, "a": 1})
+# Three, so that no letter can stand for another, nor a number for a letter, in all of them.
+SIZES = ({"N": 3, "C": 3, "D": 1, "F": 3, "G": 3, "I": 4, "J": 6, "P": 5, "Q": 2, "R": 2, "S": 5, "groups": 3,
+          "u_0": 1, "u_1": 2, "m_0": 1, "m_1": 2, "e_0": 3, "e_1": 1, "o_0": 0, "o_1": 0, "a": 0},
+         {"N": 2, "C": 4, "D": 2, "F": 6, "G": 2, "I": 7, "J": 8, "P": 2, "Q": 4, "R": 4, "S": 4, "groups": 2,
+          "u_0": 3, "u_1": 3, "m_0": 2, "m_1": 1, "e_0": 1, "e_1": 2, "o_0": 2, "o_1": 1, "a": 0},
+         {"N": 3, "C": 4, "D": 2, "F": 6, "G": 2, "I": 8, "J": 3, "P": 2, "Q": 3, "R": 4, "S": 2, "groups": 2,
+          "u_0": 2, "u_1": 1, "m_0": 0, "m_1": 1, "e_0": 1, "e_1": 1, "o_0": 0, "o_1": 0, "a": 1})
 
 SLIDE = {"stride": (u0, u1), "padding": (m0, m1), "dilation": (e0, e1)}
 POOL = {"kernel_size": (R, S), "stride": (u0, u1), "padding": (m0, m1)}

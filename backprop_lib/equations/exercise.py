@@ -6,7 +6,6 @@ import numpy as np
 
 from ..gradcheck import LIMITS, GradientError, check_gradients, explain
 from ..shapes import build_inputs, parse_shapes
-from .language import name_of
 from .ledger import FAMILIES, all_sizes, arguments, family
 
 
@@ -17,10 +16,10 @@ def exercise(forward, backward, *args):
     says, and a wrong gradient is named with its equation. Unlike `check_gradients` this does not raise for a wrong
     gradient: an exercise that is not done yet must not stop the notebook.
     """
-    of, pair = _located(forward)
+    of, pair = located(forward)
     labels, wrt = {}, None
     if pair:
-        labels = {name_of(s.lhs): s.label for s in pair.all_backward}
+        labels = {s.name: s.label for s in pair.all_backward if s.label}
         wrt = [gradient.name[1:] for gradient in parse_shapes(pair.backward_function)[1]]
         args = args or arguments(pair, forward, np.random.default_rng(0), all_sizes(pair, of.sizes[0]))
     args = args or build_inputs(forward, np.random.default_rng(0))
@@ -49,7 +48,7 @@ def _explained(backward, args):
     return explained
 
 
-def _located(forward):
+def located(forward):
     """Family and pair of a function of the ledger, or None twice."""
     for of in map(family, FAMILIES):
         for pair in of.pairs:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import sympy
 
+from ..shapes import parse_shapes
+
 
 as_written = lambda: sympy.evaluate(False)                      # noqa: E731
 
@@ -60,19 +62,25 @@ def name_of(expression):
 
 
 class Statement(NamedTuple):
-    """One numbered equation, lhs = rhs."""
+    """One equation, lhs = rhs. What only names the parts of an array has no number: its label is None."""
     label: str
     lhs: sympy.Expr
     rhs: sympy.Expr
+
+    @property
+    def name(self):
+        return name_of(self.lhs)
 
 
 class Pair(NamedTuple):
     """The statements of one forward function and of its backward function.
 
     external  the cotangent of an output where it is not d + the output's name, {output: cotangent}
-    options   what an argument such as stride is called in the statements, {argument: symbol or tuple of them}
+    options   what an argument such as stride is called in the statements, {argument: symbol or tuple of them}; a text
+              or a truth value is passed as it is
     sizes     sizes that follow from others, [(size, expression), ...]
-    inner     a Pair that the forward function starts with and the backward function ends with; its statements hold too
+    inner     a Pair whose statements hold too, under the numbers they have there
+    step      a Pair that the functions run at every time step: `inner` is that pair with a time index
     """
     forward_function: object
     backward_function: object
@@ -81,11 +89,17 @@ class Pair(NamedTuple):
     external: dict
     options: dict
     sizes: tuple
-    inner: "Pair"
+    inner: "Pair" = None
+    step: "Pair" = None
+
+    def __hash__(self):
+        """Options are a dict, so a part must do; `==` compares all of it."""
+        return hash((self.forward_function, self.backward_function, self.forward, self.backward))
 
     @property
     def statements(self):
-        return self.forward + self.backward
+        """Those with a number."""
+        return tuple(s for s in self.forward + self.backward if s.label)
 
     @property
     def all_forward(self):
@@ -102,7 +116,43 @@ class Pair(NamedTuple):
         return self.sizes + stated
 
 
-def pair(forward_function, backward_function, forward, backward, external=None, options=None, sizes=(), inner=None):
+def pair(forward_function, backward_function, forward, backward, external=None, options=None, sizes=(), inner=None,
+         step=None):
     """A Pair from lists of (label, lhs, rhs)."""
-    return Pair(forward_function, backward_function, tuple(Statement(*s) for s in forward),
-                tuple(Statement(*s) for s in backward), external or {}, options or {}, tuple(sizes), inner)
+    of = Pair(forward_function, backward_function, tuple(Statement(*s) for s in forward),
+              tuple(Statement(*s) for s in backward), external or {}, options or {}, tuple(sizes), inner, step)
+    return of._replace(inner=at_every_step(step, of)) if step else of
+
+
+def instead(of, forward_function, backward_function, forward, backward, without=(), options=None, sizes=()):
+    """A variant of a Pair: its statements hold, but for the names that are defined anew here or left out."""
+    new = {name_of(s[1]) for s in (*forward, *backward)} | set(without)
+    kept = of._replace(forward=tuple(s for s in of.forward if s.name not in new),
+                       backward=tuple(s for s in of.backward if s.name not in new))
+    return pair(forward_function, backward_function, forward, backward, of.external, of.options | (options or {}),
+                of.sizes + tuple(sizes), kept)
+
+
+def at_every_step(step, sequence):
+    """The statements of a step with the time index t: behind the example, or first.
+
+    Each step has a copy of the weights, W_t: what both functions take with the same shape.
+    """
+    (inputs, _), (outer, _) = parse_shapes(step.forward_function), parse_shapes(sequence.forward_function)
+    weights = {a.name for a in inputs if a in outer}
+    t, = indices("t,")
+
+    def timed(a):
+        name, letters = name_of(a), list(a.indices)
+        if name.removeprefix("d") in weights:
+            return sympy.IndexedBase(f"{name}_t", real=True)[(t, *letters)]
+        return a.base[(letters[0], t, *letters[1:])]
+
+    def lifted(statement):
+        with as_written():
+            sides = [side.xreplace({a: timed(a) for a in side.atoms(sympy.Indexed)}) for side in statement[1:]]
+        return Statement(statement.label, *sides)
+
+    used = {name_of(a): a for s in step.forward for a in s.rhs.atoms(sympy.Indexed)}
+    copies = tuple(Statement(None, timed(used[name]), used[name]) for name in sorted(weights))
+    return step._replace(forward=copies + tuple(map(lifted, step.forward)), backward=tuple(map(lifted, step.backward)))

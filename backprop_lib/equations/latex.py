@@ -3,6 +3,8 @@ r"""Print a statement as a textbook would: \sum_n \frac{\partial L}{\partial z_{
 The order of factors and terms is the one typed in the ledger. An expression this printer has no rule for is an error.
 """
 
+import re
+
 import sympy
 
 from .language import size
@@ -20,6 +22,7 @@ class Printer:
         if len(set(tex.values())) < len(tex) or any("_" in text for text in tex.values()):
             raise ValueError("TEX: two names set alike, or a subscript in a name (indices follow it): write W^{ih}")
         self.tex = tex
+        self.meaning = {}                                       # what each name already printed stands for
         self.in_subscript = False                               # where a fraction is a slash, to be legible
 
     def __call__(self, e, level=SUM):
@@ -35,14 +38,17 @@ class Printer:
 
     def name(self, name):
         """A name without its indices: dW is the derivative of L with respect to W."""
-        if name in self.tex:
-            return self.tex[name]
-        if len(name.rstrip("'")) == 1:
-            return name
-        raise ValueError(f"name {name!r}: say in the family's TEX how it is set")
+        if name not in self.tex and len(name.rstrip("'")) != 1:
+            raise ValueError(f"name {name!r}: say in the family's TEX how it is set")
+        text = self.tex.get(name, name)
+        if self.meaning.setdefault(text, name) != name:
+            raise ValueError(f"{text!r} would stand for {name} and for {self.meaning[text]}")
+        return text
 
     def symbol(self, e):
         if e.is_integer:
+            if not re.fullmatch(r"[a-zA-Z]('*|_\d)", e.name):
+                raise ValueError(f"{e.name!r} reads as something else: an index is one letter, k' or u_0")
             return e.name, ATOM
         if e.name.startswith("d") and len(e.name) > 1 and e.name not in self.tex:
             return rf"\frac{{\partial L}}{{\partial {self.name(e.name[1:])}}}", ATOM
@@ -50,7 +56,7 @@ class Printer:
 
     def indexed(self, e):
         name = str(e.base)
-        single = all(isinstance(i, sympy.Symbol) for i in e.indices)
+        single = all(isinstance(i, sympy.Symbol) and "_" not in i.name for i in e.indices)
         outside, self.in_subscript = self.in_subscript, True
         subscript = ("" if single else ", ").join(self(i) for i in e.indices)
         self.in_subscript = outside
@@ -86,7 +92,7 @@ class Printer:
         e = strip_one(e)
         if not isinstance(e, sympy.Mul):
             return self.show(e)
-        if isinstance(e.args[-1], sympy.Pow) and e.args[-1].exp == -1:
+        if is_quotient(e):
             numerator = sympy.Mul(*e.args[:-1], evaluate=False) if len(e.args) > 2 else e.args[0]
             if self.in_subscript:
                 return f"{self(numerator, PRODUCT)} / {self(e.args[-1].base, ATOM)}", PRODUCT
@@ -102,6 +108,8 @@ class Printer:
         return text, PRODUCT
 
     def factor(self, a, last):
+        if self.in_subscript and is_quotient(a):
+            return rf"\left( {self(a)} \right)"                 # a / b c could be a / (b c)
         return self(a, PRODUCT) if last or not swallows(a) else rf"\left( {self(a)} \right)"
 
     def power(self, e):
@@ -159,6 +167,10 @@ def swallows(e):
     """A sum or a logarithm reaches as far as the product goes on; so does a product that ends in one."""
     return (isinstance(e, (sympy.Sum, sympy.Product)) or type(e) in WORDS
             or isinstance(e, sympy.Mul) and swallows(e.args[-1]))
+
+
+def is_quotient(e):
+    return isinstance(e, sympy.Mul) and isinstance(e.args[-1], sympy.Pow) and e.args[-1].exp == -1
 
 
 def without_minus(e):

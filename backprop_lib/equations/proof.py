@@ -8,18 +8,36 @@ For a variable v,   dL/dv = (what arrives from outside, if v is an output)
 executed; `canonical` collapses them, so that both sides can be compared as formulas.
 """
 
+import functools
+import random
+
 import sympy
 from sympy import Dummy, Heaviside, KroneckerDelta, Mul, Piecewise, Product, Sum
 
-from .evaluate import with_fresh_sums
+from .evaluate import letters_of, names_in
 from .language import name_of, size
 
 
+def with_fresh_sums(expression):
+    """Give every Sum an index of its own, so that an inner k' is never taken for an outer one."""
+    if not expression.args or isinstance(expression, sympy.Indexed):
+        return expression
+    args = [with_fresh_sums(a) for a in expression.args]
+    if isinstance(expression, (sympy.Sum, sympy.Product)):
+        for position, (index, low, high) in enumerate(args[1:], start=1):
+            fresh = sympy.Dummy(index.name, integer=True)
+            args[0] = args[0].xreplace({index: fresh})
+            args[position] = sympy.Tuple(fresh, low, high)
+    return expression.func(*args)
+
+
+@functools.lru_cache(maxsize=1000)
 def rebuilt(e):
     """The same expression with SymPy's automatic evaluation, which `as_written` had suspended."""
     return e.func(*map(rebuilt, e.args)) if e.args else e
 
 
+@functools.lru_cache(maxsize=500)
 def chain_rule(pair, lhs):
     """The right-hand side that the forward statements imply for a backward statement's left-hand side."""
     name = name_of(lhs)
@@ -35,7 +53,8 @@ def _total_derivative(pair, name, indices, skip_entry=False):
     entries = {name_of(s.lhs) for s in pair.all_backward}
     if not skip_entry and f"d{name}" in entries:
         return _symbol(f"d{name}", indices)
-    derivative = _symbol(pair.external.get(name, f"d{name}"), indices) if name in outputs else sympy.S.Zero
+    leaves = name in outputs or name in pair.external
+    derivative = _symbol(pair.external.get(name, f"d{name}"), indices) if leaves else sympy.S.Zero
     for statement in pair.all_forward:
         if _uses(statement.rhs, name):
             derivative += _contribution(pair, statement, _symbol(name, indices))
@@ -83,17 +102,34 @@ def _outputs(pair):
 
 # --------------------------------------------------------------------------------------------- comparing formulas
 
-def same_formula(pair, left, right):
-    """True if SymPy shows left = right, as they stand or with every intermediate name written out by its statement."""
+def same_formula(pair, left, right, proven=()):
+    """True if SymPy shows left = right once the names that only one side has are written out: by the forward
+    statements, or by backward statements that are `proven` already."""
     left, right = rebuilt(left), rebuilt(right)
-    return _same(left, right) or _same(_written_out(pair, left), _written_out(pair, right))
+    for statement in (*reversed([*in_order(pair.all_forward), *proven]), None):
+        differ = names_in(left) ^ names_in(right)
+        if not differ or statement is None:
+            return _same(left, right)
+        if statement.name in differ:
+            left, right = (_with_definition(side, statement) for side in (left, right))
 
 
 def _same(left, right):
     both, sums = [canonical(side) for side in (left, right)], {}
     difference = sympy.expand(both[0] - both[1])
     difference = difference.xreplace({s: sums.setdefault(s, Dummy(real=True)) for s in _outer_sums(difference)})
-    return difference == 0 or sympy.simplify(difference.rewrite(sympy.exp)) == 0
+    return difference == 0 or not _refuted(difference) and sympy.simplify(difference.rewrite(sympy.exp)) == 0
+
+
+def _refuted(difference):
+    """True if the difference is far from 0 at some numbers: then SymPy need not try, at length, to make it 0."""
+    rng = random.Random(0)
+    for kinds in ((Sum, Product), (sympy.Indexed,), (sympy.Symbol,)):
+        atoms = sorted(difference.atoms(*kinds), key=str)
+        difference = difference.xreplace({a: sympy.Integer(rng.randint(2, 9)) if a.is_integer else
+                                          sympy.Rational(rng.randint(40, 200), 97) for a in atoms})
+    value = sympy.N(difference)
+    return value.is_number and bool(abs(value) > 1e-6)
 
 
 def _outer_sums(e):
@@ -102,19 +138,30 @@ def _outer_sums(e):
     return set().union(*map(_outer_sums, e.args)) if e.args else set()
 
 
-def _written_out(pair, e):
-    """Replace the names that forward statements define by their right-hand sides, last statement first."""
-    for statement in reversed(pair.all_forward):
-        e = _with_definition(e, statement.lhs, rebuilt(statement.rhs))
-    return e
+def before(pair, statement):
+    """The backward statements that a proof may use: those that stand before it in order."""
+    ordered = in_order(pair.all_backward)
+    return ordered[:ordered.index(statement)]
 
 
-def _with_definition(e, lhs, rhs):
-    letters = getattr(lhs, "indices", ())
-    return e.replace(lambda a: type(a) is type(lhs) and name_of(a) == name_of(lhs),
+def in_order(statements):
+    """Each statement behind what it needs. A recurrence has no such order; its first one in the ledger goes ahead."""
+    waiting, ordered = list(statements), []
+    while waiting:
+        names = {s.name for s in waiting}
+        ordered.append(next((s for s in waiting if not names_in(s.rhs) & names), waiting[0]))
+        waiting.remove(ordered[-1])
+    return ordered
+
+
+def _with_definition(e, statement):
+    """Replace the name that a statement defines by its right-hand side."""
+    lhs, rhs, letters = statement.lhs, rebuilt(statement.rhs), letters_of(statement)
+    return e.replace(lambda a: type(a) is type(lhs) and name_of(a) == statement.name,
                      lambda a: with_fresh_sums(rhs).xreplace(dict(zip(letters, getattr(a, "indices", ())))))
 
 
+@functools.lru_cache(maxsize=1000)
 def canonical(e):
     """Cases become brackets, deltas under a sum are collapsed, factors without the index leave the sum, and a bound
     index is named by the number of sums nested inside its own: equal formulas become equal expressions."""
@@ -189,9 +236,9 @@ def _named(e):
 def _shifted(body, index, limit):
     """Where the index runs along an array, nothing outside the array counts: sum over all whole numbers, and start so
     that the index stands alone in the first array. So sum_q g[q] w[j - q] and sum_s w[s] g[j - s] become equal."""
-    arrays = sorted((a for a in body.atoms(sympy.Indexed) if a.has(index)), key=lambda a: (name_of(a), str(a)))
-    if not any(i in (index, -index) for a in arrays for i in a.indices):
+    if not _confined(body, index):
         return body, limit
+    arrays = sorted((a for a in body.atoms(sympy.Indexed) if a.has(index)), key=lambda a: (name_of(a), str(a)))
     for subscript in (i for a in arrays for i in a.indices if i.has(index)):
         slope, rest = subscript.coeff(index), sympy.expand(subscript - subscript.coeff(index) * index)
         if slope in (1, -1) and not rest.has(index):
@@ -224,5 +271,22 @@ def _collapse(term, index):
             slope = difference.coeff(index)
             if slope in (1, -1) and not (difference - slope * index).has(index):
                 only = sympy.expand(index - difference / slope)
-                return (term / factor).xreplace({index: only}) if not factor == term else sympy.S.One
+                if _within(only, index) or _confined(term, index):
+                    return (term / factor).xreplace({index: only}) if not factor == term else sympy.S.One
     return None
+
+
+def _confined(term, index):
+    """True if a factor of the term is an array along whose axis the index runs: outside the axis the term is 0."""
+    for factor in Mul.make_args(term):
+        base = factor.base if factor.is_Pow and factor.exp.is_Integer and factor.exp > 0 else factor
+        if isinstance(base, Sum) and _confined(base.function, index):
+            return True
+        if isinstance(base, sympy.Indexed) and index in base.indices:
+            return True
+    return False
+
+
+def _within(only, index):
+    """True if the value surely lies in the index's range: another letter of the same axis, or a class such as t[n]."""
+    return isinstance(only, sympy.Indexed) or only.is_Symbol and size(only).name == size(index).name != ""

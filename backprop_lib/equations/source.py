@@ -35,8 +35,12 @@ class LabelError(ValueError):
 
 def labelled_lines(module, source=None):
     """Every line of the module that ends in a comment such as `# (MLP-7)`, in order of appearance."""
-    path = pathlib.Path(module.__file__)
-    return _labelled_lines(path, path.read_text(encoding="utf-8") if source is None else source)
+    return _labelled_lines(pathlib.Path(module.__file__), source_of(module, source))
+
+
+def source_of(module, source=None):
+    """The module's source as it is on disk now, unless a changed one is given."""
+    return pathlib.Path(module.__file__).read_text(encoding="utf-8") if source is None else source
 
 
 @functools.lru_cache(maxsize=32)
@@ -85,39 +89,52 @@ class _Rewrite(ast.NodeTransformer):
     visit_AugAssign = visit_Assign
 
 
-def _compiled(module, tree, **extra):
-    """A fresh module from a changed syntax tree, in the same package so that its imports work."""
+def _executed(module, code, **extra):
+    """A fresh module, in the same package so that its imports work."""
     twin = types.ModuleType(module.__name__)
     twin.__package__, twin.__file__ = module.__package__, module.__file__
     twin.__dict__.update(extra)
-    exec(compile(ast.fix_missing_locations(tree), module.__file__, "exec"), twin.__dict__)
+    exec(code, twin.__dict__)
     return twin
-
-
-def _tree(module, source):
-    return ast.parse(pathlib.Path(module.__file__).read_text(encoding="utf-8") if source is None else source)
 
 
 def recording(module, source=None):
     """A copy of the module, and a dict that collects {label: [value, ...]} as the labelled lines run."""
-    tree, values, replace = _tree(module, source), {}, {}
+    values, code = {}, _recording_code(pathlib.Path(module.__file__), source_of(module, source))
+    return _executed(module, code, _values=values, _copied=copy.deepcopy), values
+
+
+@functools.lru_cache(maxsize=8)
+def _recording_code(path, source):
+    tree, replace = ast.parse(source), {}
     statements = simple_statements(tree)
-    for line in labelled_lines(module, source):
+    for line in _labelled_lines(path, source):
         node, name = assignment(statements, line)
         save = ast.parse(f"_values.setdefault({line.label!r}, []).append(_copied({name}))").body
         replace[node] = [node, *save]
-    return _compiled(module, _Rewrite(replace).visit(tree), _values=values, _copied=copy.deepcopy), values
+    return compile(ast.fix_missing_locations(_Rewrite(replace).visit(tree)), str(path), "exec")
 
 
 def rewritten(module, label, change, source=None, **extra):
     """A copy of the module in which `change` (a function of one syntax node) has replaced a label's right-hand side."""
-    tree = _tree(module, source)
+    tree, statements = _parsed(source_of(module, source))
     line = next((line for line in labelled_lines(module, source) if line.label == label), None)
     if line is None:
         raise LabelError(f"({label}): no line of {module.__name__} carries this label")
-    node, _ = assignment(simple_statements(tree), line)
-    node.value = change(node.value)
-    return _compiled(module, tree, **extra)
+    node, _ = assignment(statements, line)
+    unchanged = node.value
+    try:
+        node.value = change(unchanged)
+        code = compile(ast.fix_missing_locations(tree), module.__file__, "exec")
+    finally:
+        node.value = unchanged                                  # the tree is kept for the next label
+    return _executed(module, code, **extra)
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(source):
+    tree = ast.parse(source)
+    return tree, simple_statements(tree)
 
 
 def scaled(module, label, factor, source=None):
@@ -129,7 +146,8 @@ def scaled(module, label, factor, source=None):
 
 def off(value, factor):
     """A float times factor, a whole number plus 1, the opposite of a truth value."""
-    kind = np.asarray(value).dtype.kind
+    value = np.asarray(value)
+    kind = value.dtype.kind
     return np.logical_not(value) if kind == "b" else value + 1 if kind in "iu" else value * factor
 
 
