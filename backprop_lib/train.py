@@ -76,7 +76,8 @@ def fit(model, loss, optimizer, x, t, *, epochs, batch_size, rng, validation=Non
                 too, the parameters of the best epoch are restored.
     max_norm    clip the joint norm of the gradients (`optim.clip_by_norm`) before each step.
     progress    True or False to show a progress bar or not; None shows it if somebody watches (stderr is a terminal,
-                or we are in a Jupyter kernel) and tqdm is installed. TQDM_DISABLE=1 in the environment silences it.
+                or we are in a Jupyter kernel) and tqdm is installed. A bar that is done goes away.
+                TQDM_DISABLE=1 in the environment silences it.
 
     Raises ValueError or TypeError for bad arguments, FloatingPointError naming epoch and batch (both count from 1) as
     soon as a loss is NaN or inf, and ImportError if progress is True without tqdm. Layers end in the mode they had.
@@ -197,4 +198,4 @@ def progress_bar(total, progress):
         if progress is None:
             return nullcontext()
         raise ImportError('fit: progress=True needs tqdm: pip install "backprop-notebooks[lab]"') from error
-    return tqdm(total=total, unit="batch")
+    return tqdm(total=total, unit="batch", leave=False)
