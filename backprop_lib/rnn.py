@@ -202,7 +202,7 @@ def sequence_cross_entropy_forward(z, targets, mask):
     p = np.exp(logp)                                            # (RNN-20)
     kept = int(np.count_nonzero(mask))                          # (RNN-21)
     of_target = np.take_along_axis(logp, targets[:, :, None], axis=2)[:, :, 0]
-    loss = -of_target[mask > 0].sum() / kept                    # (RNN-22)
+    loss = -(of_target[mask > 0] / kept).sum()                  # (RNN-22)
     return loss, SequenceCrossEntropyCache(p, targets, mask, kept)
 
 

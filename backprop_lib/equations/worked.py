@@ -40,6 +40,7 @@ def row(of, pair, statement, this):
     if not relative_error(value, expected) <= LIMIT:
         raise LedgerError(f"({statement.label}): statement and code differ: {expected.tolist()}, {value.tolist()}")
     symbol = Printer(of.tex)(sympy.Symbol(statement.name, real=True))
+    symbol = re.sub(r"^\\frac{(.*?)}{(.*)}$", r"\1/\2", symbol)    # in a line of text
     letters = [letter.name for letter in letters_of(statement)]
     steps = np.moveaxis(value, letters.index("t"), 0) if in_time(statement) else value[None]
     texts = [", ".join(f"{number + 0.0:.4f}" for number in step.ravel()) for step in steps]
