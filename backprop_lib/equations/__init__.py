@@ -9,8 +9,9 @@ except ImportError as error:
     raise ImportError('the equation ledger needs SymPy: pip install "backprop-notebooks[lab]"') from error
 
 from .exercise import exercise
-from .ledger import LedgerError, verify
+from .ledger import LedgerError
 from .source import show_source
+from .table import verify
 from .worked import work_through
 
 

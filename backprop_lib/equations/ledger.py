@@ -166,7 +166,7 @@ class Run(NamedTuple):
     sizes: dict
     values: dict                                                # by name: inputs, cotangents, what the statements say
     coded: dict                                                 # by label: what the code lines computed
-    returned: dict                                              # by name: what the functions returned
+    returned: dict                                              # by name in the statements: what the functions returned
 
 
 def run(of, pair, rng, sizes, on_kinks=False):
@@ -195,7 +195,9 @@ def run_on(of, pair, drawn, sent, sizes):
         back = backward(*sent, cache)
     except CODE_ERRORS as error:
         raise DoesNotRun(f"{type(error).__name__}: {error}") from error
-    returned = dict(zip([a.name for a in outputs + gradients], [*got, *(back if isinstance(back, tuple) else (back,))]))
+    stated = {cotangent.removeprefix("d"): name for name, cotangent in pair.external.items()}
+    names = [stated.get(a.name, a.name) for a in outputs + gradients]
+    returned = dict(zip(names, [*got, *(back if isinstance(back, tuple) else (back,))]))
     values = dict(zip([a.name for a in inputs + cotangents], [*drawn[:len(inputs)], *sent]))
     known = set(values)
     for statement in pair.all_forward + pair.all_backward:
@@ -213,10 +215,8 @@ def check_run(pair, statement, line, this):
     compared = [("code", statement.name, coded_value(pair, statement, this))]
     if pair.step:
         compared += [("code", s.name, coded_value(pair, s, this)) for s in pair.inner.statements]
-    leaves = {cotangent.removeprefix("d"): name for name, cotangent in pair.external.items()}
     defined = {statement.name, *(s.name for s in _inner(pair))}
-    compared += [("returned value", leaves.get(name, name), value) for name, value in this.returned.items()
-                 if leaves.get(name, name) in defined]
+    compared += [("returned value", name, value) for name, value in this.returned.items() if name in defined]
     errors = []
     for what, name, value in compared:
         expected = this.values[name]
@@ -383,16 +383,10 @@ def claims(pair, statement):
     return users
 
 
-def leaf(pair, name):
-    """What the pair's functions call a name: hs for h in a sequence."""
-    return pair.external.get(name, f"d{name}").removeprefix("d")
-
-
 def check_inner(of, pair):
     """What has no number, and the step inside a sequence, is proved as well."""
     this = run(of, pair, np.random.default_rng(0), of.sizes[0])
-    stated = {s.name for s in pair.all_forward}
-    unsaid = set(this.returned) - {leaf(pair, s.name) for s in pair.all_forward + pair.all_backward} - stated
+    unsaid = set(this.returned) - {s.name for s in pair.all_forward + pair.all_backward}
     unused = {s.name for s in pair.forward if not s.label} - set().union(
         *(names_in(s.rhs) for s in pair.all_forward + pair.all_backward))
     if unsaid or unused:
@@ -418,35 +412,3 @@ def check_family(of):
         check_inner(of, pair)
     for statement in of.statements:
         yield check_statement(of, next(p for p in of.pairs if statement in p.statements), statement)
-
-
-def verify(*labels):
-    """In a notebook: check these equations here and now, and say where their code is. Raises if one fails."""
-    verdicts = [check_statement(*find(label)) for label in labels]
-    plain = "\n".join(f"({v.label})  {v.line.code}  [{v.line.path.name}:{v.line.number}]  {_in_words(v)}"
-                      for v in verdicts)
-    rows = "\n".join(f"| ({v.label}) | `{v.line.code}` | {_in_words(v)} | {_link(v.line)} |" for v in verdicts)
-    _display(plain, f"| equation | code line | checked now | where |\n|:--|:--|:--|:--|\n{rows}")
-
-
-def _in_words(verdict):
-    agreed = {"definition": "statement = code", "formula": "statement = code = SymPy's chain rule",
-              "numbers": "statement = code = SymPy's chain rule, in numbers"}[verdict.proof]
-    return f"{agreed}; {verdict.change} is noticed"
-
-
-def _link(line):
-    """A link that works from the notebooks folder, in JupyterLab and on a code host."""
-    return f"[{line.path.name}:{line.number}](../backprop_lib/{line.path.name}#L{line.number})"
-
-
-def _display(plain, markdown):
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        get_ipython = lambda: None                              # noqa: E731
-    if get_ipython() is None:
-        print(plain)
-        return
-    from IPython.display import display
-    display({"text/plain": plain, "text/markdown": markdown}, raw=True)

@@ -7,9 +7,11 @@ import sympy
 
 from ..gradcheck import check_gradients, relative_error
 from ..shapes import parse_shapes
+from .evaluate import letters_of
 from .exercise import located
 from .latex import Printer
-from .ledger import LIMIT, LedgerError, _display, all_sizes, coded_value, letters_of, run_on
+from .ledger import LIMIT, LedgerError, all_sizes, coded_value, run_on
+from .table import display
 
 
 def work_through(forward, *args, cotangents):
@@ -31,7 +33,7 @@ def work_through(forward, *args, cotangents):
     head = ["equation", "quantity", *times, "all steps"]
     plain = "\n".join("  ".join(f"{cell:>10}" for cell in (r[0], r[1], *r[3:])) for r in rows)
     markdown = "\n".join("| " + " | ".join((r[0], r[2], *r[3:])) + " |" for r in rows)
-    _display(plain, f"| {' | '.join(head)} |\n|{':--|' * 2}{'--:|' * (len(times) + 1)}\n{markdown}")
+    display(plain, f"| {' | '.join(head)} |\n|{':--|' * 2}{'--:|' * (len(times) + 1)}\n{markdown}")
 
 
 def row(of, pair, statement, this):
