@@ -61,17 +61,12 @@ def require_mask(function, h, mask, p):
 def require_labels(function, t, shape):
     """Class targets: integers, one per row, inside 0..K-1."""
     N, K = require_2d(function, "the scores z", shape, "(N, K)")
-    if not (isinstance(t, np.ndarray) and np.issubdtype(t.dtype, np.integer)):
-        kind = t.dtype if isinstance(t, np.ndarray) else type(t).__name__
-        raise TypeError(f"{function}: the classes t must be an array of integers, got {kind}")
+    require_integers(function, "the classes t", t)
     if t.shape != (N,):
         raise ValueError(f"{function}: the classes t must have shape ({N},), one per example, got {t.shape}")
     if N == 0:
         raise ValueError(f"{function}: a mean over nothing has no value, got N = 0")
-    outside = (t < 0) | (t >= K)
-    if outside.any():
-        i = int(np.argmax(outside))
-        raise IndexError(f"{function}: the classes t must lie in 0..{K - 1}, got {t[i]} at index {i}")
+    require_classes(function, "the classes t", t, K)
 
 
 def require_2d(function, argument, shape, expected):
@@ -281,8 +276,8 @@ def require_transposed(owner, x, kernel_size, stride, padding, dilation, output_
 def require_recurrent(owner, x, states, W_ih, W_hh, biases, gates=1, axes="(N, T, D)"):
     """Input, states, weights and biases, the last three by name, that fit each other; at least one time step."""
     require_axes(owner, "x", x, axes)
-    if 0 in x.shape[1:-1]:
-        raise ValueError(f"{owner}: x must have at least one time step, got shape {x.shape}")
+    if x.ndim == 3:
+        require_steps(owner, x)
     require_axes(owner, "W_hh", W_hh, "(gates H, H)" if gates > 1 else "(H, H)")
     H = W_hh.shape[1]
     expected = {"W_hh": (W_hh, (gates*H, H)), "W_ih": (W_ih, (gates*H, x.shape[-1])),
@@ -306,11 +301,15 @@ def require_one_of(owner, name, value, known):
 
 def require_whole(owner, name, array, shape):
     """An array of integers of this shape."""
+    require_integers(owner, name, array)
+    if array.shape != shape:
+        raise ValueError(f"{owner}: {name} must have shape {shape}, got {array.shape}")
+
+
+def require_integers(owner, name, array):
     if not (isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.integer)):
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise TypeError(f"{owner}: {name} must be an array of integers, got {kind}")
-    if array.shape != shape:
-        raise ValueError(f"{owner}: {name} must have shape {shape}, got {array.shape}")
 
 
 def require_lengths(owner, lengths, N, T):
@@ -343,7 +342,8 @@ def require_classes(owner, name, classes, K):
     outside = (classes < 0) | (classes >= K)
     if outside.any():
         index = tuple(map(int, np.argwhere(outside)[0]))
-        raise IndexError(f"{owner}: {name} must lie in 0..{K - 1}, got {classes[index]} at index {index}")
+        place = index if len(index) > 1 else index[0]
+        raise IndexError(f"{owner}: {name} must lie in 0..{K - 1}, got {classes[index]} at index {place}")
 
 
 def require_steps(owner, x, axis=1):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checks import require_dtype, require_generator, require_number, require_size
+from .checks import require_dtype, require_generator, require_integers, require_number, require_size
 
 
 # ------------------------------------------------------------------------------------------------ digits
@@ -119,9 +119,7 @@ def require_string(owner, name, string):
 
 def require_codes(owner, name, codes, K):
     """An array of integers in 0..K-1."""
-    if not (isinstance(codes, np.ndarray) and np.issubdtype(codes.dtype, np.integer)):
-        got = codes.dtype if isinstance(codes, np.ndarray) else type(codes).__name__
-        raise TypeError(f"{owner}: {name} must be an array of integers, got {got}")
+    require_integers(owner, name, codes)
     outside = codes[(codes < 0) | (codes >= K)]
     if outside.size:
         raise IndexError(f"{owner}: {name} must lie in 0..{K - 1}, got {outside[0]}")
