@@ -377,3 +377,29 @@ def require_integer(owner, name, value):
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{owner}: {name} must be a whole number, got {value!r}")
     return int(value)
+
+
+# ------------------------------------------------------------------------------------------------ normalisation
+
+def require_norm(owner, x, eps, **vectors):
+    """Rows x (N, D), vectors (D) by name, and a small number that may be 0."""
+    require_axes(owner, "x", x, "(N, D)")
+    for name, vector in vectors.items():
+        if vector.shape != x.shape[1:]:
+            raise ValueError(f"{owner}: {name} must have shape {x.shape[1:]}, one number for each column of x "
+                             f"{x.shape}, got {vector.shape}")
+    require_number(owner, "eps", eps, ">= 0", lambda value: value >= 0)
+
+
+def require_batch(owner, x):
+    """A mean and a variance over examples need two of them: with one, the result would not depend on it."""
+    if len(x) < 2:
+        raise ValueError(f"{owner}: x must have more than one value per channel, got shape {x.shape}")
+
+
+def require_sizes(owner, name, value):
+    """A size or a tuple of at least one; returns a tuple."""
+    sizes = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    if not sizes:
+        raise ValueError(f"{owner}: {name} must have at least one axis, got {value!r}")
+    return tuple(require_size(owner, name, size) for size in sizes)

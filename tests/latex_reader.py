@@ -96,6 +96,10 @@ class Reader:
             self.at += 2
             exponent = self.group()
             return lambda i: math.exp(exponent(i))
+        if token == r"\sqrt":
+            self.take()
+            inside = self.group()
+            return lambda i: math.sqrt(inside(i))
         rule = {r"\frac": self.fraction, r"\sum": self.sum, r"\prod": self.sum, r"\max": self.max,
                 r"\begin{cases}": self.cases}.get(token)
         if rule:

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 import backprop_lib
-from backprop_lib import cnn, gru, lstm, mlp, rnn
+from backprop_lib import cnn, gru, lstm, mlp, norm, rnn
 from backprop_lib.shapes import build_inputs, parse_shapes, shape_of, sizes_found
 
 
-MODULES = [mlp, cnn, rnn, lstm, gru]
+MODULES = [mlp, cnn, rnn, lstm, gru, norm]
 OPTIONS = {"kernel_size", "stride", "padding", "output_padding", "dilation", "groups", "count_include_pad",
            "nonlinearity", "reset_after"}
-DATA = {"t", "targets", "mask", "lengths"}                      # what gets no gradient
+DATA = {"t", "targets", "mask", "lengths", "running_mean", "running_var"}                    # what gets no gradient
 WHOLE_NUMBERS = {"rank"}                                        # arrays that never hold a complex number
 LABEL_COLUMN = 64
 LABEL = re.compile(r"# \([A-Z]+-\d+\)$")

@@ -489,6 +489,42 @@ def test_an_equation_nothing_depends_on_is_red(tmp_path):
         check(of, "TOY-2")
 
 
+# ------------------------------------------------------------------------------------------------ without a gradient
+
+AVERAGE = '''
+def average(old, new):
+    """Something through which nothing is backpropagated.
+
+    Shapes: old (D), new (D) -> mean (D)
+    """
+    {code}
+    {dead}
+    return {mean}
+'''
+
+
+@pytest.mark.parametrize("change, label, message", [
+    ({}, "AVG-1", None),
+    (dict(code="mean = (2 * old + new) / 3  # (AVG-1)"), "AVG-1", "statement and code of mean differ"),
+    (dict(mean="mean + old"), "AVG-1", "statement and returned value of mean differ"),
+    ({}, "AVG-2", "nothing depends on it"),
+])
+def test_a_function_without_a_gradient_is_executed_and_weighed(tmp_path, change, label, message):
+    lines = {"code": "mean = (old + new) / 2  # (AVG-1)", "dead": "spare = old - new  # (AVG-2)", "mean": "mean"}
+    module = load(tmp_path, AVERAGE.format(**lines | change))
+    d, = indices("d,")
+    old, new, mean, spare = arrays("old new mean spare")
+    statements = [("AVG-1", mean[d], (old[d] + new[d]) / 2), ("AVG-2", spare[d], old[d] - new[d])]
+    pairs = pair(module.average, None, statements, [])
+    of = Family("AVG", module, (pairs,), {})
+    if message is None:
+        verdict = check(of, label)
+        assert verdict.proof == "definition" and verdict.weight > 1e-3
+    else:
+        with pytest.raises(LedgerError, match=rf"\({label}\).*{message}"):
+            check(of, label)
+
+
 # ------------------------------------------------------------------------------------------------ an adversary's finds
 
 TOY = '''

@@ -75,6 +75,7 @@ class Statement(NamedTuple):
 class Pair(NamedTuple):
     """The statements of one forward function and of its backward function.
 
+    backward_function  None for a function through which nothing is backpropagated; it returns arrays and no cache
     external  the cotangent of an output where it is not d + the output's name, {output: cotangent}
     options   what an argument such as stride is called in the statements, {argument: symbol or tuple of them}; a text
               or a truth value is passed as it is

@@ -115,6 +115,8 @@ class Printer:
     def power(self, e):
         if e.exp == -1:
             return rf"\frac{{1}}{{{self(e.base)}}}", ATOM
+        if e.exp == sympy.S.Half:
+            return rf"\sqrt{{{self(e.base)}}}", ATOM
         base = self(e.base, ATOM)
         # a subscripted name carries its exponent as it is; a fraction or a second exponent needs parentheses
         if base.startswith(r"\frac") or isinstance(e.base, (sympy.Pow, sympy.exp)) or "^" in base.split("_")[0]:
