@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from .checks import require_dtype, require_generator, require_number, require_shape, require_size
+from .checks import require_dtype, require_float, require_generator, require_number, require_shape, require_size
 
 
 def fans(shape):
@@ -98,6 +98,54 @@ def orthogonal(rng, shape, gain=1.0, dtype=np.float64):
     matrix = q if rows >= columns else q.T
     gained = require_gain("orthogonal", gain) * matrix
     return gained.reshape(shape).astype(require_dtype("orthogonal", dtype), order="C")
+
+
+def identity(shape, gain=1.0, dtype=np.float64):
+    """gain on the diagonal of a matrix (out, in), 0 elsewhere: nothing is drawn.
+
+    Source: Le, Jaitly and Hinton 2015, "A simple way to initialize recurrent networks of rectified linear units".
+    """
+    shape = require_shape("identity", shape)
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"identity: shape must be (out, in) with both sizes at least 1, got {shape}")
+    return require_gain("identity", gain) * np.eye(*shape, dtype=require_dtype("identity", dtype))
+
+
+# ------------------------------------------------------------------------------------------------ a whole model
+
+def restart(model, draw, rng):
+    """Draw every weight of a model anew with draw(rng, shape, dtype=dtype), such as `he_normal`; returns the model.
+
+    Weights are the parameters with two or more axes; those of a recurrent layer are drawn gate by gate, (4H, H) as
+    four (H, H). Biases become 0, an LSTM's forget_bias among them. The weights of normalisation layers, which scale,
+    stay as they are.
+    Raises TypeError or ValueError, with nothing changed, if draw gives an array of another dtype or shape.
+    """
+    require_generator("restart", rng)
+    leaves = [module for module in model.modules() if not module.layers]
+    starts = [{name: start(module, name, draw, rng) for name in module.params} for module in leaves]
+    for module, params in zip(leaves, starts):
+        module.params.update(params)
+    return model
+
+
+def start(module, name, draw, rng):
+    """What `restart` makes of one parameter."""
+    p = module.params[name]
+    if name.startswith("bias"):
+        return np.zeros_like(p)
+    if p.ndim < 2 or module.gates == 0:
+        return p
+    shape = len(p) // module.gates, *p.shape[1:]
+    return np.concatenate([drawn(draw, rng, shape, p.dtype) for _ in range(module.gates)])
+
+
+def drawn(draw, rng, shape, dtype):
+    weight = draw(rng, shape, dtype=dtype)
+    require_float("restart", "the result of draw", weight, dtype)
+    if weight.shape != shape:
+        raise ValueError(f"restart: the result of draw must have shape {shape}, got {weight.shape}")
+    return weight
 
 
 def require_gain(owner, gain):

@@ -15,18 +15,23 @@ Integers, other widths, lists, matrices and masked arrays are refused with a Typ
 What is kept. `forward` keeps references, not copies: to its input, its output and the parameter arrays. Change none of
 them in place between a forward and its backward (an optimiser steps after backward). Arrays that are only read, such
 as read-only and strided ones, are fine. `backward` replaces `grads`; PyTorch adds to them. A call that raises leaves
-parameters, gradients and what the last forward kept as they were; numbers already drawn from a generator are spent.
+parameters, buffers, gradients and what the last forward kept as they were; numbers already drawn from a generator are
+spent.
+
+`buffers` hold what a layer keeps from one batch to the next and no optimiser touches, the running statistics of batch
+normalisation: a `forward` in training replaces them, one in evaluation reads them. They are saved with the parameters.
 
 Replacing `layer.params["weight"]` takes effect in the next forward. Optimisers change the arrays themselves.
 """
 
+import math
 from collections.abc import MutableMapping
 from typing import NamedTuple
 
 import numpy as np
 
-from . import cnn, gru, init, lstm, mlp, rnn
-from .checkpoint import CheckpointError, Stateful, require_state  # noqa: F401  (the error is part of this module)
+from . import cnn, gru, init, lstm, mlp, norm, rnn
+from .checkpoint import CheckpointError, Stateful  # noqa: F401  (the error is part of this module)
 from .checks import (
     require_axes,
     require_classes,
@@ -49,6 +54,7 @@ from .checks import (
     require_same_shape,
     require_shape,
     require_size,
+    require_sizes,
     require_slide,
     require_state_pair,
     require_states,
@@ -72,15 +78,20 @@ class Memory(NamedTuple):
 class Layer(Stateful):
     """A pair of functions with its parameters, their gradients and the cache of the last forward.
 
-    `params` and `grads` are dicts keyed by PyTorch's names; `training` is switched by `train()` and `eval()`. A
-    subclass writes `compute` and `compute_gradients`, which store nothing; that is why a failed call changes nothing.
+    `params`, `grads` and `buffers` are dicts keyed by PyTorch's names; `training` is switched by `train()` and
+    `eval()`. A subclass writes `compute` and `compute_gradients`, which store nothing; that is why a failed call
+    changes nothing.
     """
 
     layers = ()
+    gates = 1                           # how many matrices are stacked in a weight; 0 if it scales and is no matrix
+    nonnegative = ()                    # names of the buffers that are never below 0
 
-    def __init__(self, params=None, dtype=None):
-        self.params = dict(params or {})
+    def __init__(self, params=None, dtype=None, buffers=None):
+        self.params, self.buffers = dict(params or {}), dict(buffers or {})
         self.shapes = {name: p.shape for name, p in self.params.items()}
+        self.buffer_types = {name: (a.shape, a.dtype, 0 if name in self.nonnegative else None)
+                             for name, a in self.buffers.items()}
         self.grads = {}
         self.dtype = dtype
         self.training = True
@@ -117,7 +128,7 @@ class Layer(Stateful):
         require_float(self.name, "x", x, self.dtype)
         if x.ndim == 0:
             raise ValueError(f"{self.name}: x must have at least one axis, the examples, got shape ()")
-        require_state(self.name, "params", self.params, self.expected(), finite=False)
+        self.check_state(finite=False)
 
     def check_cotangent(self, dy, memory):
         """Refuse what is not like the output."""
@@ -147,9 +158,10 @@ class Layer(Stateful):
         """Store the gradients of a backward, now that it has succeeded."""
         self.grads = grads
 
-    def expected(self):
-        """Shape and dtype of every parameter, by name."""
-        return {name: (shape, self.dtype) for name, shape in self.shapes.items()}
+    def expected(self, kind=None):
+        """Shape, dtype and smallest value (or None) of "params", of "buffers" or of both, by name."""
+        params = {name: (shape, self.dtype, None) for name, shape in self.shapes.items()}
+        return {"params": params, "buffers": self.buffer_types, None: {**params, **self.buffer_types}}[kind]
 
     def modules(self):
         """This layer and all inside it."""
@@ -164,7 +176,10 @@ class Layer(Stateful):
         return self
 
     def eval(self):
-        """Switch to evaluation, where Dropout lets everything through; returns the layer."""
+        """Switch to evaluation: Dropout lets everything through, batch normalisation takes the running statistics.
+
+        Returns the layer.
+        """
         return self.train(False)
 
 
@@ -730,6 +745,146 @@ class Dropout(Layer):
         return (mlp.dropout_backward if masked else mlp.identity_backward)(dy, cache), {}
 
 
+# ------------------------------------------------------------------------------------------------ normalisation
+
+class Normalisation(Layer):
+    """What batch and layer normalisation share: "weight" (ones) and "bias" (zeros), rows for the pure functions.
+
+    A subclass writes `normalise`, and says by `rows` and `unrows` how x becomes a matrix with one column a feature.
+    """
+
+    gates = 0
+    backwards = {norm.BatchNormCache: norm.batch_norm_backward,
+                 norm.BatchNormEvalCache: norm.batch_norm_eval_backward,
+                 norm.LayerNormCache: norm.layer_norm_backward}
+
+    def __init__(self, shape, eps, names, dtype, buffers=None):
+        self.eps = require_number(self.name, "eps", eps, ">= 0", lambda value: value >= 0)
+        starts = {"weight": np.ones, "bias": np.zeros}
+        super().__init__({name: starts[name](shape, dtype) for name in names}, dtype, buffers)
+
+    def compute(self, x):
+        rows = self.rows(x)
+        gamma = self.params.get("weight", np.ones(rows.shape[1], self.dtype)).reshape(-1)
+        beta = self.params.get("bias", np.zeros(rows.shape[1], self.dtype)).reshape(-1)
+        y, cache = self.normalise(rows, gamma, beta)
+        return self.unrows(y, x.shape), cache
+
+    def compute_gradients(self, dy, cache):
+        dx, dgamma, dbeta = self.backwards[type(cache)](self.rows(dy), cache)
+        grads = {"weight": dgamma, "bias": dbeta}
+        return self.unrows(dx, dy.shape), {name: grads[name].reshape(shape) for name, shape in self.shapes.items()}
+
+
+class BatchNorm(Normalisation):
+    """What BatchNorm1d and BatchNorm2d share: channels on axis 1, buffers with the running statistics.
+
+    Each `forward` in training moves "running_mean" and "running_var" by the fraction `momentum` towards the mean and
+    the unbiased variance of the batch, and counts it in "num_batches_tracked". momentum=None makes them the mean over
+    all batches so far. Evaluation uses them instead of the batch's. affine=False has no parameters.
+    Raises ValueError for one value per channel in training: its variance says nothing.
+    """
+
+    axes = ()
+    nonnegative = ("running_var", "num_batches_tracked")
+
+    def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, *, dtype=np.float64):
+        C = self.num_features = require_size(self.name, "num_features", num_features)
+        self.momentum = momentum if momentum is None else require_number(
+            self.name, "momentum", momentum, "in [0, 1], or None", lambda value: 0 <= value <= 1)
+        require_flag(self.name, "affine", affine)
+        dtype = require_dtype(self.name, dtype)
+        buffers = {"running_mean": np.zeros(C, dtype), "running_var": np.ones(C, dtype),
+                   "num_batches_tracked": np.array(0, np.int64)}
+        super().__init__(C, eps, ("weight", "bias") if affine else (), dtype, buffers)
+
+    def check(self, x):
+        super().check(x)
+        if x.ndim not in map(len, self.axes) or x.shape[1] != self.num_features:
+            expected = " or ".join(f"({', '.join(axes)})".replace("C", str(self.num_features)) for axes in self.axes)
+            raise ValueError(f"{self.name}: x must have shape {expected}, got {x.shape}")
+        if self.training and x.size < 2*self.num_features:
+            raise ValueError(f"{self.name}: x must have more than one value per channel, got shape {x.shape}")
+
+    def rows(self, x):
+        return np.moveaxis(x, 1, -1).reshape(-1, self.num_features)
+
+    def unrows(self, rows, shape):
+        return np.moveaxis(rows.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
+
+    def normalise(self, rows, gamma, beta):
+        if self.training:
+            return norm.batch_norm_forward(rows, gamma, beta, self.eps)
+        mean, var = self.buffers["running_mean"], self.buffers["running_var"]
+        return norm.batch_norm_eval_forward(rows, gamma, beta, mean, var, self.eps)
+
+    def remember(self, memory):
+        if isinstance(memory.cache, norm.BatchNormCache):
+            self.buffers.update(self.next_buffers(memory))
+        super().remember(memory)
+
+    def next_buffers(self, memory):
+        """The running statistics after the batch that left this memory."""
+        mean, var, batches = (self.buffers[name] for name in self.buffer_types)
+        momentum = 1 / (int(batches) + 1) if self.momentum is None else self.momentum
+        count = math.prod(memory.shape) // self.num_features
+        mean, var = norm.running_statistics(mean, var, memory.cache.mu, memory.cache.var, count, momentum)
+        return {"running_mean": mean, "running_var": var, "num_batches_tracked": np.array(batches + 1)}
+
+
+class BatchNorm1d(BatchNorm):
+    """Each feature to mean 0 and variance 1 over the batch, times weight plus bias; see `norm.batch_norm_forward`.
+
+    Shapes: x (N, C) -> y (N, C), or (N, C, L) -> (N, C, L) with the mean over N and L
+
+    Parameters "weight" and "bias" (C); `BatchNorm` says what the buffers and the other arguments are.
+    """
+
+    axes = "NC", "NCL"
+
+
+class BatchNorm2d(BatchNorm):
+    """The same for images: each channel to mean 0 and variance 1 over the examples and all pixels.
+
+    Shapes: x (N, C, I, J) -> y (N, C, I, J)
+    """
+
+    axes = "NCIJ",
+
+
+class LayerNorm(Normalisation):
+    """Each example to mean 0 and variance 1 over its last axes, times weight plus bias; see `norm.layer_norm_forward`.
+
+    Shapes: x (N, ..., *normalized_shape) -> y like x
+
+    normalized_shape is a size or a tuple of them, and the shape of "weight" and "bias"; without elementwise_affine
+    there is neither, without bias the weight alone. In evaluation as in training.
+    """
+
+    def __init__(self, normalized_shape, eps=1e-5, elementwise_affine=True, bias=True, *, dtype=np.float64):
+        self.normalized_shape = require_sizes("LayerNorm", "normalized_shape", normalized_shape)
+        require_flag("LayerNorm", "elementwise_affine", elementwise_affine)
+        require_flag("LayerNorm", "bias", bias)
+        names = (("weight", "bias") if bias else ("weight",)) if elementwise_affine else ()
+        super().__init__(self.normalized_shape, eps, names, require_dtype("LayerNorm", dtype))
+
+    def check(self, x):
+        super().check(x)
+        shape = self.normalized_shape
+        if x.ndim <= len(shape) or x.shape[-len(shape):] != shape:
+            raise ValueError(f"{self.name}: x must have shape (N, {', '.join(map(str, shape))}), got {x.shape}; there "
+                             "may be axes between N and the rest")
+
+    def rows(self, x):
+        return x.reshape(-1, math.prod(self.normalized_shape))
+
+    def unrows(self, rows, shape):
+        return rows.reshape(shape)
+
+    def normalise(self, rows, gamma, beta):
+        return norm.layer_norm_forward(rows, gamma, beta, self.eps)
+
+
 # ------------------------------------------------------------------------------------------------ several layers
 
 class FlatView(MutableMapping):
@@ -767,7 +922,7 @@ class FlatView(MutableMapping):
 
 
 class Sequential(Layer):
-    """Layers one after the other; `params` and `grads` are views of theirs under the names "0.weight", "0.bias", ...
+    """Layers one after the other; `params`, `grads` and `buffers` are views of theirs, named "0.weight", "0.bias", ...
 
     `model[i]`, `len(model)` and `for layer in model` reach the layers.
     Raises TypeError for what is not a Layer, ValueError for no layer, or one that appears twice (its gradients would
@@ -775,6 +930,7 @@ class Sequential(Layer):
     """
 
     params = property(lambda self: FlatView(self.layers, "params"))
+    buffers = property(lambda self: FlatView(self.layers, "buffers"))
     grads = property(lambda self: FlatView(self.layers, "grads"))
 
     def __init__(self, *layers):
@@ -825,8 +981,30 @@ class Sequential(Layer):
         for layer, of_layer in zip(self.layers, grads):
             layer.keep(of_layer)
 
-    def expected(self):
-        return {f"{i}.{name}": entry for i, layer in enumerate(self.layers) for name, entry in layer.expected().items()}
+    def expected(self, kind=None):
+        return {f"{i}.{name}": entry for i, layer in enumerate(self.layers)
+                for name, entry in layer.expected(kind).items()}
+
+
+class Residual(Sequential):
+    """y = x + layers(x), the layers one after the other; y must be like x.
+
+    What arrives goes back by both ways: dx is dy plus what comes back through the layers.
+    Raises ValueError or TypeError if the layers change shape or dtype, else as Sequential.
+    Source: He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition", equation 1.
+    """
+
+    def compute(self, x):
+        y, memories = super().compute(x)
+        if y.shape != x.shape:
+            raise ValueError(f"{self.name}: the layers must keep the shape {x.shape} of x, got {y.shape}")
+        if y.dtype != x.dtype:
+            raise TypeError(f"{self.name}: the layers must keep the dtype {x.dtype} of x, got {y.dtype}")
+        return x + y, memories
+
+    def compute_gradients(self, dy, cache):
+        dx, grads = super().compute_gradients(dy, cache)
+        return dy + dx, grads
 
 
 ACTIVATIONS = {"identity": Identity, "leaky_relu": LeakyReLU, "relu": ReLU, "sigmoid": Sigmoid,

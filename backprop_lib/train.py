@@ -73,7 +73,7 @@ def fit(model, loss, optimizer, x, t, *, epochs, batch_size, rng, validation=Non
 
     validation  (x, t), measured after every epoch.
     patience    stop after this many epochs in a row without a lower validation loss. Then, and after the last epoch
-                too, the parameters of the best epoch are restored.
+                too, the parameters and buffers of the best epoch are restored.
     max_norm    clip the joint norm of the gradients (`optim.clip_by_norm`) before each step.
     progress    True or False to show a progress bar or not; None shows it if somebody watches (stderr is a terminal,
                 or we are in a Jupyter kernel) and tqdm is installed. A bar that is done goes away.
@@ -122,7 +122,7 @@ def train_epoch(model, loss, optimizer, x, t, batches, max_norm, epoch, bar):
 
 
 def validate(model, loss, validation, history, best, epoch):
-    """Measure on the validation data, remember the best parameters; True if it is time to stop."""
+    """Measure on the validation data, remember the best state; True if it is time to stop."""
     value, accuracy = evaluate(model, loss, *validation)
     if not math.isfinite(value):
         raise FloatingPointError(f"fit: the validation loss is {value} after epoch {epoch}")
@@ -132,7 +132,7 @@ def validate(model, loss, validation, history, best, epoch):
 
 
 class Best:
-    """The parameters with the lowest validation loss so far; does nothing without patience."""
+    """Parameters and buffers with the lowest validation loss so far; does nothing without patience."""
 
     def __init__(self, patience):
         self.patience, self.loss, self.state, self.epochs_since = patience, math.inf, None, 0

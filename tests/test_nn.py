@@ -58,6 +58,10 @@ def make(name, dtype=np.float64):
             "LSTM": lambda: nn.LSTM(D, H, bidirectional=True, rng=generator(), dtype=dtype),
             "GRU": lambda: nn.GRU(D, H, rng=generator(), dtype=dtype),
             "LastStep": nn.LastStep,
+            "BatchNorm1d": lambda: nn.BatchNorm1d(D, dtype=dtype),
+            "BatchNorm2d": lambda: nn.BatchNorm2d(C, dtype=dtype),
+            "LayerNorm": lambda: nn.LayerNorm(D, dtype=dtype),
+            "Residual": lambda: nn.Residual(nn.Linear(D, D, rng=generator(), dtype=dtype), nn.Tanh()),
             "Linear": lambda: nn.Linear(D, H, rng=generator(), dtype=dtype),
             "Dropout": lambda: nn.Dropout(0.4, rng=generator()),
             "Sequential": lambda: nn.Sequential(nn.Linear(D, H, rng=generator(), dtype=dtype), nn.Tanh(),
@@ -66,12 +70,15 @@ def make(name, dtype=np.float64):
 
 
 CONVOLUTIONS = ["Conv2d", "ConvTranspose2d"]
-IMAGE_LAYERS = [*CONVOLUTIONS, "MaxPool2d", "AvgPool2d", "GlobalAvgPool2d", "Flatten", "LeNet"]
+NORMS = ["BatchNorm1d", "BatchNorm2d", "LayerNorm"]             # see test_nn_norm
+IMAGE_LAYERS = [*CONVOLUTIONS, "BatchNorm2d", "MaxPool2d", "AvgPool2d", "GlobalAvgPool2d", "Flatten", "LeNet"]
 RECURRENT = ["RNN", "LSTM", "GRU"]                              # forward and backward give a pair: see test_recurrent
 SEQUENCE_LAYERS = [*RECURRENT, "LastStep"]
-LAYERS = [*ACTIVATIONS, "Linear", "Dropout", "Sequential", "MLP", "LastStep", *IMAGE_LAYERS]
-WITH_PARAMETERS = ["Linear", "Sequential", "MLP", *CONVOLUTIONS, "LeNet", *RECURRENT]
-FIRST = {"Sequential": "Linear", "MLP": "Linear", "LeNet": "Conv2d"}        # the layer that looks at x
+LAYERS = [*ACTIVATIONS, "Linear", "Dropout", "Sequential", "Residual", "MLP", "LastStep", "BatchNorm1d", "LayerNorm",
+          *IMAGE_LAYERS]
+WITH_PARAMETERS = ["Linear", "Sequential", "Residual", "MLP", *CONVOLUTIONS, "LeNet", *NORMS, *RECURRENT]
+# The layer that looks at x.
+FIRST = {"Sequential": "Linear", "Residual": "Linear", "MLP": "Linear", "LeNet": "Conv2d"}
 LOSSES = ["CrossEntropyLoss", "BCEWithLogitsLoss", "MSELoss"]
 every_layer = pytest.mark.parametrize("name", LAYERS)
 every_loss = pytest.mark.parametrize("name", LOSSES)
@@ -110,6 +117,10 @@ def array_bits(arrays):
     return {name: (a.dtype, a.shape, a.tobytes()) for name, a in arrays.items()}
 
 
+def kept_bits(layer):
+    return array_bits({**layer.params, **layer.buffers})
+
+
 def refuses(error, message, call, *things):
     """The call raises this error with this message (a plain string), and every thing is as before."""
     before = [bits(thing) for thing in things]
@@ -131,7 +142,7 @@ def test_the_lists_above_name_every_public_class():
     classes = {name for name, thing in vars(nn).items()
                if isinstance(thing, type) and issubclass(thing, (nn.Layer, nn.Loss))}
     assert classes == {*LAYERS, *RECURRENT, *LOSSES, "SequenceCrossEntropyLoss",
-                       "Layer", "Loss", "Activation", "Convolution", "Recurrent"}
+                       "Layer", "Loss", "Activation", "Convolution", "Recurrent", "Normalisation", "BatchNorm"}
 
 
 # ------------------------------------------------------------------------------------------------ the pairs
@@ -336,7 +347,7 @@ def test_outputs_and_gradients_can_be_written_to(name):
 
 @every_layer
 def test_no_example_and_one_example(name):
-    layer = make(name)
+    layer = make(name).train(name not in ("BatchNorm1d", "BatchNorm2d"))    # which refuse a mean over nothing
     y = layer.forward(examples(name, n=0))
     dx = layer.backward(np.zeros(y.shape))
     assert y.shape == (0, *make(name).forward(examples(name)).shape[1:])
@@ -1408,25 +1419,26 @@ def test_state_dict_roundtrip(name, dtype):
     for p in other.params.values():
         p += 1
     state = layer.state_dict()
-    assert type(state) is dict and list(state) == list(layer.params)
+    assert type(state) is dict and list(state) == [*layer.params, *layer.buffers]
     other.load_state_dict(state)
-    assert array_bits(other.params) == array_bits(layer.params)
+    assert kept_bits(other) == kept_bits(layer)
     assert (output(other, x) == output(layer, x)).all()
     for a in state.values():
         a += 1
-    assert array_bits(other.params) == array_bits(layer.params) == array_bits(make(name, dtype).params)
-    other.load_state_dict({key: np.asfortranarray(a) for key, a in state.items()})
-    assert all((other.params[key] == a).all() and other.params[key].flags.c_contiguous for key, a in state.items())
+    assert kept_bits(other) == kept_bits(layer) == kept_bits(make(name, dtype))
+    other.load_state_dict({key: np.array(a, order="F") for key, a in state.items()})
+    kept = {**other.params, **other.buffers}
+    assert all((kept[key] == a).all() and kept[key].flags.c_contiguous for key, a in state.items())
 
 
 def bad_states(layer):
     """(change of a good state, error, message)."""
-    names = list(layer.params)
-    last = names[-1]
+    names, last = list(layer.state_dict()), list(layer.params)[-1]
+    others = [name for name in names if name != last]
     shape = layer.params[last].shape
     return [
         (lambda s: {k: a for k, a in s.items() if k != last}, ValueError,
-         f"must have the names {names}, got {names[:-1]}: missing [{last!r}], unexpected []"),
+         f"must have the names {names}, got {others}: missing [{last!r}], unexpected []"),
         (lambda s: {**s, "extra": s[last]}, ValueError, "missing [], unexpected ['extra']"),
         (lambda s: {**s, last: np.ones((*shape, 1))}, ValueError,
          f"[{last!r}] must have shape {shape}, got {(*shape, 1)}"),
@@ -1477,9 +1489,9 @@ def test_save_and_load_roundtrip(name, dtype, tmp_path):
     layer.save(str(path))
     assert os.listdir(tmp_path) == ["a model.weights"]
     other.load(str(path))
-    assert array_bits(other.params) == array_bits(layer.params)
+    assert kept_bits(other) == kept_bits(layer)
     with np.load(path, allow_pickle=False) as archive:
-        assert sorted(archive.files) == sorted(layer.params)
+        assert archive.files == list(layer.state_dict())
 
 
 def test_a_model_without_parameters_can_be_saved(tmp_path):
