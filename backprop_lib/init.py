@@ -122,6 +122,8 @@ def restart(model, draw, rng):
     Raises TypeError or ValueError, with nothing changed, if draw gives an array of another dtype or shape.
     """
     require_generator("restart", rng)
+    if not hasattr(model, "modules"):
+        raise TypeError(f"restart: model must be a Layer, got {type(model).__name__}")
     leaves = [module for module in model.modules() if not module.layers]
     starts = [{name: start(module, name, draw, rng) for name in module.params} for module in leaves]
     for module, params in zip(leaves, starts):

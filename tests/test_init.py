@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from backprop_lib import init, mlp
+from backprop_lib import init, mlp, nn
 
 
 LINEAR, CONV = (300, 200), (30, 12, 5, 3)
@@ -199,3 +199,171 @@ def test_torch_draws_from_the_same_distributions():
             assert abs(ours.var() / expected.var() - 1) < 0.06, name
             if "uniform" in name:
                 assert abs(np.abs(ours).max() / np.abs(expected).max() - 1) < 0.01, name
+
+
+# ------------------------------------------------------------------------------------------------ identity
+
+@pytest.mark.parametrize("dtype", WIDTHS)
+def test_identity_has_its_gain_on_the_diagonal_and_nothing_else(dtype):
+    for shape in [(4, 4), (5, 3), (3, 5), [2, 7], (1, 1)]:
+        w = init.identity(shape, 0.5, dtype)
+        rows, columns = shape
+        assert w.tolist() == [[0.5 * (i == j) for j in range(columns)] for i in range(rows)]
+        assert w.dtype == dtype and w.flags.writeable and w.flags.c_contiguous
+    assert (init.identity((3, 3)) == np.eye(3)).all() and init.identity((3, 3)).dtype == np.float64
+    assert init.identity((2, 2), np.float64(0.1), np.float32).dtype == np.float32
+
+
+def test_identity_refuses_what_is_no_matrix():
+    for wrong in [(3,), (), (3, 3, 2, 2), (0, 3), (3, 0)]:
+        refuses(ValueError, f"got {wrong}", lambda: init.identity(wrong))
+        refuses(ValueError, "identity: shape must be ", lambda: init.identity(wrong))
+    refuses(TypeError, "identity: shape must be a tuple of whole numbers, got 3", lambda: init.identity(3))
+    refuses(ValueError, "identity: shape must have no negative size, got (3, -2)", lambda: init.identity((3, -2)))
+    refuses(TypeError, "identity: dtype must be np.float32 or np.float64, got int64",
+            lambda: init.identity((3, 3), dtype=int))
+    for error, wrong, got in [(ValueError, math.inf, "inf"), (TypeError, "1", "str"), (TypeError, None, "NoneType")]:
+        refuses(error, f"got {got}", lambda: init.identity((3, 3), wrong))
+        refuses(error, "identity: gain must be a finite number", lambda: init.identity((3, 3), wrong))
+
+
+# ------------------------------------------------------------------------------------------------ restart
+
+def everything_random(model, seed=9):
+    """The model with every parameter drawn, none of them 0 or 1."""
+    rng = generator(seed)
+    for name, p in model.params.items():
+        model.params[name] = rng.uniform(1.2, 3, p.shape).astype(p.dtype)
+    return model
+
+
+def large(dtype=np.float64):
+    """One of everything that has parameters, large enough to measure variances."""
+    rng = generator()
+    return everything_random(nn.Sequential(
+        nn.Linear(90, 80, rng=rng, dtype=dtype), nn.BatchNorm1d(80, dtype=dtype), nn.LayerNorm((8, 10), dtype=dtype),
+        nn.Residual(nn.Linear(80, 80, bias=False, rng=rng, dtype=dtype), nn.LayerNorm(80, bias=False, dtype=dtype)),
+        nn.Conv2d(16, 32, 5, groups=2, rng=rng, dtype=dtype), nn.ConvTranspose2d(32, 16, 5, rng=rng, dtype=dtype),
+        nn.RNN(30, 80, rng=rng, dtype=dtype), nn.GRU(30, 50, 2, rng=rng, dtype=dtype),
+        nn.LSTM(30, 60, bidirectional=True, forget_bias=1.0, rng=rng, dtype=dtype)))
+
+
+GATES = {"6": 1, "7": 3, "8": 4}                                # place in the model: blocks in its weights
+
+
+def blocks_of(model):
+    """{parameter: the arrays that were drawn for it}: the weights of two or more axes that are not those of a norm."""
+    norms = {name for name in model.params if name.split(".")[0] in ("1", "2") or name.startswith("3.1.")}
+    return {name: np.split(p, GATES.get(name.split(".")[0], 1)) for name, p in model.params.items()
+            if p.ndim >= 2 and name not in norms}
+
+
+@pytest.mark.parametrize("dtype", WIDTHS)
+@pytest.mark.parametrize("name", SCHEMES)
+def test_restart_draws_every_gate_with_the_variance_of_its_own_shape(name, dtype):
+    model, (variance, _) = large(dtype), SCHEMES[name]
+    assert init.restart(model, getattr(init, name), generator(3)) is model
+    blocks = blocks_of(model)
+    assert len(blocks) == 4 + 2 + 4 + 4                         # Linear and convolutions, RNN, GRU, LSTM
+    for key, gates in blocks.items():
+        for w in gates:
+            expected = variance(*init.fans(w.shape))
+            assert w.dtype == dtype and abs(w.var() / expected - 1) < 0.15, key
+            assert abs(w.mean()) < 5 * math.sqrt(expected / w.size), key
+    drawn = np.concatenate([w.ravel() for gates in blocks.values() for w in gates])
+    assert len(np.unique(drawn)) > 0.99 * drawn.size            # nothing drawn is used twice
+
+
+def test_restart_makes_every_block_of_recurrent_weights_orthogonal():
+    blocks = blocks_of(init.restart(large(), init.orthogonal, generator(3)))
+    for key, gates in blocks.items():
+        for w in gates:
+            matrix = w.reshape(len(w), -1)
+            few = min(matrix.shape)
+            gram = matrix @ matrix.T if few == len(matrix) else matrix.T @ matrix
+            assert np.allclose(gram, np.eye(few), rtol=0, atol=1e-13), key
+    i, f, g, o = blocks["8.weight_hh_l0"]
+    assert i.shape == (60, 60) and not np.allclose(i, f) and not np.allclose(g, o)
+
+
+@pytest.mark.parametrize("dtype", WIDTHS)
+def test_restart_zeroes_biases_and_leaves_the_rest_alone(dtype):
+    model = large(dtype)
+    weights = {name: p.copy() for name, p in model.params.items() if name.split(".")[-1].startswith("weight")}
+    shapes = {name: (p.shape, p.dtype) for name, p in model.params.items()}
+    buffers = {name: a.copy() for name, a in model.buffers.items()}
+    init.restart(model, init.he_normal, generator(3))
+    assert {name: (p.shape, p.dtype) for name, p in model.params.items()} == shapes
+    drawn = blocks_of(model)
+    for name, p in model.params.items():
+        if name not in weights:
+            assert not p.any(), name
+        else:
+            assert (p == weights[name]).all() == (name not in drawn), name
+    assert {"1.weight", "2.weight", "3.1.weight"} == set(weights) - set(drawn)
+    assert all((model.buffers[name] == a).all() for name, a in buffers.items())
+    model[0].forward(np.ones((2, 90), dtype))                   # everything still fits
+    model[8].forward(np.ones((2, 3, 30), dtype))
+
+
+def test_restart_draws_shapes_in_the_order_of_the_parameters():
+    asked = []
+
+    def draw(rng, shape, dtype):
+        asked.append((shape, dtype))
+        return np.full(shape, len(asked), dtype)
+    rng = generator()
+    model = nn.Sequential(nn.LSTM(3, 5, rng=rng), nn.LastStep(), nn.Linear(5, 2, rng=rng))
+    init.restart(model, draw, rng)
+    assert asked == [((5, 3), np.float64)] * 4 + [((5, 5), np.float64)] * 4 + [((2, 5), np.float64)]
+    for key, first in [("0.weight_ih_l0", 1), ("0.weight_hh_l0", 5)]:
+        assert model.params[key][:, 0].tolist() == [first + gate for gate in range(4) for _ in range(5)]
+    assert (model.params["2.weight"] == 9).all()
+
+
+def test_restart_gives_one_start_per_seed_and_takes_bare_layers():
+    layers = [init.restart(nn.Linear(3, 5, rng=generator(seed)), init.he_normal, generator(7)) for seed in range(2)]
+    for layer in layers:
+        assert (layer.params["weight"] == init.he_normal(generator(7), (5, 3))).all()
+    recurrent = init.restart(nn.RNN(3, 5, rng=generator()), lambda rng, shape, dtype: init.identity(shape, dtype=dtype),
+                             generator())
+    assert (recurrent.params["weight_hh_l0"] == np.eye(5)).all()
+    assert (recurrent.params["weight_ih_l0"] == np.eye(5, 3)).all()
+    assert init.restart(nn.Tanh(), init.he_normal, generator()).params == {}
+
+
+def test_restart_shares_no_memory_with_what_was_drawn():
+    kept = np.full((5, 5), 0.5)
+    layer = init.restart(nn.Linear(5, 5, rng=generator()), lambda rng, shape, dtype: kept, generator())
+    layer.params["weight"] += 1
+    assert (kept == 0.5).all()
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda w: w.T, lambda w: w[:-1], lambda w: w[0], lambda w: w.astype(np.float32), lambda w: w.astype(complex),
+    lambda w: w.tolist(), lambda w: None, lambda w: 1 / 0, lambda w: w.astype(int), lambda w: np.ones(1)])
+def test_a_draw_that_fails_changes_nothing(spoil):
+    model = everything_random(nn.Sequential(nn.Linear(3, 5, rng=generator()), nn.LSTM(5, 7, rng=generator())))
+    before = {name: p.tobytes() for name, p in model.params.items()}
+    calls = []
+
+    def draw(rng, shape, dtype):
+        calls.append(shape)
+        w = init.he_normal(rng, shape, dtype=dtype)
+        return spoil(w) if len(calls) == 4 else w               # the third gate of the second weight
+    with pytest.raises((TypeError, ValueError, ZeroDivisionError)):
+        init.restart(model, draw, generator())
+    assert len(calls) == 4 and {name: p.tobytes() for name, p in model.params.items()} == before
+
+
+def test_restart_asks_for_a_generator():
+    layer = nn.Linear(3, 5, rng=generator())
+    before = layer.params["weight"].tobytes()
+    for wrong in (None, 0, np.random):
+        refuses(TypeError, "rng must be a numpy.random.Generator, such as np.random.default_rng(0), "
+                f"got {type(wrong).__name__}", lambda: init.restart(layer, init.he_normal, wrong))
+    assert layer.params["weight"].tobytes() == before
+
+
+def test_restart_asks_for_a_layer():
+    refuses(TypeError, "restart: model must be a Layer, got int", lambda: init.restart(3, init.he_normal, generator()))
