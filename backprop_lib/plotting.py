@@ -58,7 +58,7 @@ def palette_png(figure, fast=False):
         canvas = lab_module("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
     canvas.draw()
     png = io.BytesIO()
-    picture = lab_module("PIL.Image").fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    picture = lab_module("PIL.Image").fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     picture.quantize(256, method=2 if fast else 1, dither=0).save(png, "png")
     return png.getvalue()
 

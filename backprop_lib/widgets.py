@@ -1,25 +1,32 @@
 """Pictures with sliders for the notebooks; each stands beside a static figure that needs no kernel."""
 
+import functools
+import threading
+
 import numpy as np
 
 from . import cnn
 from .data import load_digits
-from .lstm import lstm_forward, lstm_step_backward
-from .plotting import (
-    STYLE,
-    SUBSCRIPTS,
-    bare_figure,
-    convolution_axes,
-    draw_convolution,
-    draw_network,
-    draw_traces,
-    lab_module,
-    network_axes,
-    network_pass,
-    palette_png,
-    short_number,
-)
-from .rnn import rnn_forward, rnn_step_backward
+from .diagrams import SUBSCRIPTS, convolution_axes, draw_convolution, draw_network, network_axes, network_pass
+from .gradflow import backward_in_steps
+from .lstm import lstm_backward, lstm_forward
+from .plotting import STYLE, bare_figure, draw_traces, lab_module, palette_png, short_number
+from .rnn import rnn_backward, rnn_forward
+
+
+LOCK = threading.RLock()
+
+
+def one_at_a_time(function):
+    """A function that two threads do not enter together: JupyterLab runs cells in one and sliders in another.
+
+    They would draw in the same figure, and matplotlib's style is the same for all threads.
+    """
+    @functools.wraps(function)
+    def locked(*args):
+        with LOCK:
+            return function(*args)
+    return locked
 
 
 # ------------------------------------------------------------------------------------------------ the small network
@@ -63,11 +70,13 @@ def _connect(box):
     def redraw():
         box.picture.value = _network_png(_unflatten(box.values))
 
+    @one_at_a_time
     def moved(name, value):
         if abs(value - _on_slider(box.values[name])) > 1e-9:    # otherwise the slider only repeats what it was told
             box.values[name] = value
             redraw()
 
+    @one_at_a_time
     def move_all(values):
         box.values.update(_flatten(values))
         for name, slider in box.sliders.items():
@@ -93,10 +102,8 @@ def _stepped(values):
 
 
 def _network_png(values):
-    """The picture; a figure that pyplot does not know needs no closing."""
-    with lab_module("matplotlib.style").context(STYLE, after_reset=True):
-        ax = draw_network(**values, ax=network_axes(lab_module("matplotlib.figure").Figure))
-        return palette_png(ax.figure, fast=True)
+    """The picture of these numbers."""
+    return one_panel_png(network_axes, lambda ax: draw_network(**values, ax=ax))
 
 
 def _flatten(values):
@@ -164,11 +171,12 @@ def _connect_convolution(box):
     """Redraw when a slider moves, once, even if others must follow it."""
     image, moving = 16 * load_digits(flatten=False).x_train[DIGIT, 0], False
 
-    def move(values):
+    @one_at_a_time
+    def move(values=None):
         nonlocal moving
         if moving:
             return
-        moving = True
+        moving, values = True, values or values_of(box.sliders)
         for name in OPTIONS:
             box.sliders[name].value = values[name]
         size = cnn.unfold_forward(image[None, None], KERNEL.shape, **{name: values[name] for name in OPTIONS})[0].shape
@@ -176,10 +184,10 @@ def _connect_convolution(box):
         for name, slider in box.sliders.items():
             slider.value = min(values[name], slider.max)
         moving = False
-        box.picture.value = _convolution_png(image, {name: slider.value for name, slider in box.sliders.items()})
+        box.picture.value = _convolution_png(image, values_of(box.sliders))
 
     for slider in box.sliders.values():
-        slider.observe(lambda change: move({name: slider.value for name, slider in box.sliders.items()}), "value")
+        slider.observe(lambda change: move(), "value")
     box.reset.on_click(lambda button: move(START))
     move(START)
 
@@ -187,10 +195,8 @@ def _connect_convolution(box):
 def _convolution_png(image, values):
     """The picture of one position of the sliders."""
     output, pixel = ((values[f"{name} row"], values[f"{name} column"]) for name in ("output", "pixel"))
-    with lab_module("matplotlib.style").context(STYLE, after_reset=True):
-        ax = convolution_axes(lab_module("matplotlib.figure").Figure)
-        draw_convolution(image, KERNEL, output, pixel, **{name: values[name] for name in OPTIONS}, ax=ax)
-        return palette_png(ax.figure, fast=True)
+    options = {name: values[name] for name in OPTIONS}
+    return one_panel_png(convolution_axes, lambda ax: draw_convolution(image, KERNEL, output, pixel, **options, ax=ax))
 
 
 # ------------------------------------------------------------------------------------------------ a unit through time
@@ -211,34 +217,17 @@ def unit_through_time(unit, w, u, b, forget_bias, T):
     The gradients are those of L, the last state h. All gates of the LSTM have the weights w and u, and the bias b but
     for the forget gate.
     """
-    x, state = np.zeros((1, T, 1)), np.zeros((1, 1))
-    x[0, 0] = 1.0
+    x, last, state = np.zeros((1, T, 1)), np.zeros((1, T, 1)), np.zeros((1, 1))
+    x[0, 0] = last[0, -1] = 1.0
     if unit != "LSTM":
         weights = np.full((1, 1), u, float), np.full((1, 1), w, float), np.full(1, b, float)
         hs, cache = rnn_forward(x, state, *weights, unit.split()[0].lower())
-        return {"h": hs[0, :, 0]}, {"dL/dh": _state_gradients(cache)}
+        _, (dh,) = backward_in_steps(rnn_backward, (last,), cache)
+        return {"h": hs.ravel()}, {"dL/dh": dh.ravel()}
     weights = np.full((4, 1), u, float), np.full((4, 1), w, float), np.array([b, forget_bias, b, b], float)
     hs, cs, cache = lstm_forward(x, state, state, *weights)
-    dh, dc = _cell_gradients(cache)
-    return {"h": hs[0, :, 0], "c": cs[0, :, 0]}, {"dL/dh": dh, "dL/dc": dc}
-
-
-def _state_gradients(cache):
-    """dL/dh at every step: 1 at the last, and from there what each step hands back."""
-    dh, gradients = np.ones((1, 1)), []
-    for step in reversed(cache.steps):
-        gradients.append(dh.item())
-        dh = rnn_step_backward(dh, step)[1]
-    return np.array(gradients[::-1])
-
-
-def _cell_gradients(cache):
-    """dL/dh and dL/dc at every step; c reaches L through its own h, too."""
-    dh, dc_next, gradients = np.ones((1, 1)), np.zeros((1, 1)), []
-    for step in reversed(cache.steps):
-        gradients.append((dh.item(), (dc_next + dh * step.o * (1 - step.m**2)).item()))
-        dh, dc_next = lstm_step_backward(dh, dc_next, step)[1:3]
-    return np.transpose(gradients[::-1])
+    _, (dh, dc) = backward_in_steps(lstm_backward, (last, np.zeros_like(last)), cache)
+    return {"h": hs.ravel(), "c": cs.ravel()}, {"dL/dh": dh.ravel(), "dL/dc": dc.ravel()}
 
 
 def _draw_unit(setting, axes, title=None):
@@ -268,53 +257,117 @@ def recurrent_widget():
     UNIT_START), `reset` (a button) and `picture` (an Image whose value is the PNG). The slider of the forget gate is
     seen with the LSTM only.
     """
-    ipywidgets = lab_module("ipywidgets")
-    look = {"style": {"description_width": "150px"}, "layout": {"width": "430px"}}
-    controls = {"unit": ipywidgets.Dropdown(options=UNITS, description="unit", **look)}
-    for name, (description, least, most, step) in UNIT_SLIDERS.items():
-        kind = ipywidgets.IntSlider if name == "T" else ipywidgets.FloatSlider
-        controls[name] = kind(UNIT_START[name], min=least, max=most, step=step, description=description, **look)
-    picture, reset = _picture(ipywidgets), ipywidgets.Button(description="Reset")
-    columns = [ipywidgets.VBox([controls[name] for name in names])
-               for names in (("unit", "w", "u", "b"), ("T", "forget bias"))]
-    box = ipywidgets.VBox([picture, ipywidgets.HBox(columns), reset])
-    box.add_class("bp-widget")
-    box.picture, box.controls, box.reset = picture, controls, reset
-    _connect_recurrent(box)
-    return box
+    controls = {"unit": dropdown("unit", UNITS, UNIT_START["unit"]), **number_sliders(UNIT_SLIDERS, UNIT_START)}
 
+    def draw(setting):
+        controls["forget bias"].layout.visibility = "visible" if setting["unit"] == "LSTM" else "hidden"
+        return _recurrent_png(setting)
 
-def _connect_recurrent(box):
-    """Redraw when a control moves; reset moves all of them and redraws once."""
-    moving = False
-
-    def redraw():
-        if not moving:
-            setting = {name: control.value for name, control in box.controls.items()}
-            box.controls["forget bias"].layout.visibility = "visible" if setting["unit"] == "LSTM" else "hidden"
-            box.picture.value = _recurrent_png(setting)
-
-    def start():
-        nonlocal moving
-        moving = True
-        for name, control in box.controls.items():
-            control.value = UNIT_START[name]
-        moving = False
-        redraw()
-
-    for control in box.controls.values():
-        control.observe(lambda change: redraw(), "value")
-    box.reset.on_click(lambda button: start())
-    redraw()
+    return control_panel(controls, (("unit", "w", "u", "b"), ("T", "forget bias")), draw)
 
 
 def _recurrent_png(setting):
     """The picture of one position of the controls."""
+    return two_panels_png("unit", lambda axes: _draw_unit(setting, axes))
+
+
+# ------------------------------------------------------------------------------------------------ what panels share
+
+LOOK = {"style": {"description_width": "150px"}, "layout": {"width": "430px"}}
+
+
+def number_sliders(descriptions, start):
+    """A slider for each {name: (description, least, most, step)}, of whole numbers if it starts at one."""
+    ipywidgets, sliders = lab_module("ipywidgets"), {}
+    for name, (description, least, most, step) in descriptions.items():
+        kind = ipywidgets.IntSlider if isinstance(start[name], int) else ipywidgets.FloatSlider
+        sliders[name] = kind(start[name], min=least, max=most, step=step, description=description, **LOOK)
+    return sliders
+
+
+def dropdown(description, options, value):
+    return lab_module("ipywidgets").Dropdown(options=tuple(options), value=value, description=description, **LOOK)
+
+
+def control_panel(controls, columns, draw, css_class=None):
+    """A picture with controls below it, in columns of names, and a button that brings back where they are now.
+
+    draw makes a PNG of the values {name: value}; it is called once for each control that moves, once for the button.
+    Returns an ipywidgets container with the attributes `controls`, `reset` and `picture`.
+    """
+    ipywidgets, start, moving = lab_module("ipywidgets"), values_of(controls), False
+    picture, reset = _picture(ipywidgets), ipywidgets.Button(description="Reset")
+    rows = ipywidgets.HBox([ipywidgets.VBox([controls[name] for name in names]) for names in columns])
+    box = ipywidgets.VBox([picture, rows, reset])
+    for name in filter(None, ("bp-widget", css_class)):
+        box.add_class(name)
+    box.picture, box.controls, box.reset = picture, controls, reset
+
+    @one_at_a_time
+    def redraw(_=None):
+        if not moving:
+            picture.value = draw(values_of(controls))
+
+    @one_at_a_time
+    def restart(_):
+        nonlocal moving
+        moving = True
+        for name, control in controls.items():
+            control.value = start[name]
+        moving = False
+        redraw()
+
+    for control in controls.values():
+        control.observe(redraw, "value")
+    reset.on_click(restart)
+    redraw()
+    return box
+
+
+def values_of(controls):
+    return {name: control.value for name, control in controls.items()}
+
+
+@one_at_a_time
+def one_panel_png(make_axes, draw):
+    """The PNG of what draw(ax) draws in the axes that make_axes, a function of `diagrams`, makes."""
     with lab_module("matplotlib.style").context(STYLE, after_reset=True):
-        figure = bare_figure(lab_module("matplotlib.figure").Figure, (9.1, 3.4))
-        axes = [figure.add_axes((left, 0.16, 0.37, 0.72)) for left in (0.08, 0.56)]
-        _draw_unit(setting, axes)
+        ax, = emptied([_one_panel(make_axes)])
+        draw(ax)
+        return palette_png(ax.figure, fast=True)
+
+
+@functools.lru_cache
+def _one_panel(make_axes):
+    return make_axes(lab_module("matplotlib.figure").Figure)
+
+
+@one_at_a_time
+def two_panels_png(name, draw, places=((0.08, 0.37), (0.56, 0.37)), aside=-0.14):
+    """The PNG of a figure with two panels, at these places (left, width), in which draw(axes) draws.
+
+    One figure for each name serves again and again: draw sets its scales, limits and titles anew. `aside` is where
+    the names of the vertical axes stand.
+    """
+    with lab_module("matplotlib.style").context(STYLE, after_reset=True):
+        axes = emptied(_two_panels(name, places))
+        draw(axes)
         for ax in axes:                                         # places for the names that need not be computed
             ax.xaxis.set_label_coords(0.5, -0.13)
-            ax.yaxis.set_label_coords(-0.14, 0.5)
-        return palette_png(figure, fast=True)
+            ax.yaxis.set_label_coords(aside, 0.5)
+        return palette_png(axes[0].figure, fast=True)
+
+
+@functools.lru_cache
+def _two_panels(name, places):
+    """The axes of a figure that pyplot does not know, and in which nothing waits for a layout."""
+    figure = bare_figure(lab_module("matplotlib.figure").Figure, (9.1, 3.4))
+    return [figure.add_axes((left, 0.16, width, 0.72)) for left, width in places]
+
+
+def emptied(axes):
+    """The same axes without what was drawn in them: to make new ones costs more than to fill them."""
+    for ax in axes:
+        for artist in [*ax.artists, *ax.collections, *ax.images, *ax.lines, *ax.patches, *ax.texts]:
+            artist.remove()
+    return axes

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from lab import Lab, missing, wait_until
 
+from backprop_lib.gradient_widgets import clipping_widget, depth_widget, memory_widget
 from backprop_lib.widgets import START, convolution_widget, network_widget, recurrent_widget
 
 
@@ -14,10 +15,14 @@ WIDGETS = [                                                     # (notebook, sli
     ("01_mlp.ipynb", ".bp-widget .noUi-handle", ".bp-widget img"),
     ("02_cnn.ipynb", ".bp-widget .noUi-handle", ".bp-widget img"),
     ("03_rnn.ipynb", ".bp-widget .noUi-handle", ".bp-widget img"),
+    ("05_vanishing_gradients.ipynb", ".bp-memory .noUi-handle", ".bp-memory img"),
+    ("05_vanishing_gradients.ipynb", ".bp-clipping .noUi-handle", ".bp-clipping img"),
+    ("05b_initialisation.ipynb", ".bp-depth .noUi-handle", ".bp-depth img"),
 ]
 SLIDER, PICTURE = WIDGETS[0][1:]
 WIDGET = ("code", "from backprop_lib.widgets import network_widget\n\nnetwork = network_widget()\nnetwork")
 CONVOLUTION = ("code", "from backprop_lib.widgets import convolution_widget\n\nconvolution_widget()")
+GRADIENTS = ("code", "from backprop_lib.gradient_widgets import clipping_widget, depth_widget, memory_widget")
 UNIT = ("code", "from backprop_lib.widgets import recurrent_widget\n\nrecurrent_widget()")
 FORMULA = ("markdown", "A sigmoid:\n\n$$ h = \\frac{1}{1 + e^{-z}} \\tag{MLP-7} $$\n\nand `$$` in code.")
 FROZEN = """import io
@@ -42,7 +47,8 @@ def lab(tmp_path_factory):
         yield lab
 
 
-@pytest.mark.parametrize("notebook, slider, picture", WIDGETS, ids=[notebook for notebook, _, _ in WIDGETS])
+@pytest.mark.parametrize("notebook, slider, picture", WIDGETS,
+                         ids=[f"{notebook} {picture}" for notebook, _, picture in WIDGETS])
 def test_notebook_runs_and_its_slider_moves_the_picture(lab, notebook, slider, picture):
     with lab.open(notebook) as page:
         page.run_all()
@@ -52,7 +58,8 @@ def test_notebook_runs_and_its_slider_moves_the_picture(lab, notebook, slider, p
 
 def test_sliders_and_buttons_of_the_network(lab):
     """The first and the last slider move the picture; both buttons leave the picture they leave without a browser."""
-    start, stepped = network_widget(), network_widget()
+    start, moved, stepped = network_widget(), network_widget(), network_widget()
+    moved.sliders["W1[0,0]"].value, moved.sliders["b2[1]"].value = 0.19, 0.64
     stepped.step.click()
     lab.write("widget.ipynb", [FORMULA, WIDGET])
     with lab.open("widget.ipynb") as page:
@@ -63,6 +70,7 @@ def test_sliders_and_buttons_of_the_network(lab):
         assert page.page.locator(SLIDER).count() == len(start.sliders) == 12
         page.move_slider(SLIDER, PICTURE)
         page.move_slider(f":nth-match({SLIDER}, 12)", PICTURE)
+        page.expect_picture(PICTURE, moved.picture.value)       # all that the sliders send has come before reset does
         page.screenshot("after")
         step, reset = page.page.locator(".bp-widget button").all()
         reset.click()
@@ -125,6 +133,41 @@ def test_controls_and_button_of_the_unit_through_time(lab):
         twin.reset.click()
         page.expect_picture(PICTURE, twin.picture.value)
         handles.last.wait_for(state="hidden")
+        page.check_page()
+
+
+@pytest.mark.parametrize("name, make, choices, moves", [
+    ("depth", depth_widget, {"activation": "sigmoid", "weights": "He", "cure": "residual"}, {"depth": (0, 23)}),
+    ("memory", memory_widget, {"W_hh": "orthogonal"}, {"radius": (0, 0.65), "forget bias": (1, 3.3), "T": (2, 53)}),
+    ("clipping", clipping_widget, {}, {"learning rate": (0, 0.65), "threshold": (1, 5.0), "steps": (2, 33),
+                                       "w": (3, 4.95), "b": (4, -1.85)}),
+], ids=["depth", "memory", "clipping"])
+def test_controls_and_button_of_the_gradients(lab, name, make, choices, moves):
+    """All three in one notebook: each control moves its own picture, and every picture is the one it is here."""
+    twin, others = make(), {"depth": depth_widget, "memory": memory_widget, "clipping": clipping_widget}
+    del others[name]
+    lab.write(f"{name}.ipynb", [GRADIENTS, *(("code", f"{kind}_widget()") for kind in (name, *others))])
+    with lab.open(f"{name}.ipynb") as page:
+        def expect(change):
+            change()
+            page.expect_picture(f".bp-{name} img", twin.picture.value)
+
+        page.run_all()
+        expect(lambda: None)
+        page.screenshot("before")
+        for place, (control, value) in enumerate(choices.items()):
+            page.page.locator(f".bp-{name} select").nth(place).select_option(value)
+            expect(lambda control=control, value=value: setattr(twin.controls[control], "value", value))
+        for control, (place, value) in moves.items():
+            page.page.locator(f".bp-{name} .noUi-handle").nth(place).focus()
+            for _ in range(3):
+                page.page.keyboard.press("ArrowRight")
+            expect(lambda control=control, value=value: setattr(twin.controls[control], "value", value))
+        page.screenshot("after")
+        page.page.locator(f".bp-{name} button").click()
+        expect(twin.reset.click)
+        for other, make_other in others.items():
+            page.expect_picture(f".bp-{other} img", make_other().picture.value)
         page.check_page()
 
 

@@ -1,5 +1,7 @@
 """The sliders without a browser: what they hold, what the buttons do, and that the picture follows."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import matplotlib
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import pytest
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from backprop_lib import cnn, plotting, widgets
+from backprop_lib import cnn, diagrams, plotting, widgets
 from backprop_lib.widgets import (
     KERNEL,
     MAZUR,
@@ -177,7 +179,7 @@ def test_the_picture_of_the_convolution_is_the_drawing(monkeypatch):
     assert bytes(box.picture.value[:4]) == b"\x89PNG" and len(box.picture.value) < 60_000
     calls = []
     monkeypatch.setattr(widgets, "draw_convolution", lambda *args, **kwargs: calls.append(
-        (args, kwargs)) or plotting.draw_convolution(*args, **kwargs))
+        (args, kwargs)) or diagrams.draw_convolution(*args, **kwargs))
     start = box.picture.value
     box.sliders["stride"].value = 2
     box.sliders["pixel row"].value = 6
@@ -400,3 +402,36 @@ def test_two_units_do_not_share_their_controls(units):
     first, second = recurrent_widget(), recurrent_widget()
     first.controls["u"].value = -1.0
     assert controls(second) == UNIT_START
+
+
+# ------------------------------------------------------------------------------------------------ what all share
+
+def test_a_figure_serves_again_and_again():
+    """What was drawn before leaves no trace: the picture is the one that a new figure gives."""
+    def convolution(values):
+        return widgets._convolution_png(np.arange(64.0).reshape(8, 8), values)
+
+    for draw, start, other, kept in (
+            (widgets._network_png, MAZUR, {**MAZUR, "W1": -MAZUR["W1"]}, widgets._one_panel),
+            (convolution, START, {**START, "padding": 2}, widgets._one_panel),
+            (widgets._recurrent_png, UNIT_START, {**UNIT_START, "unit": "LSTM", "w": -2.0}, widgets._two_panels)):
+        kept.cache_clear()
+        new = draw(start)
+        assert draw(other) != new and draw(start) == new
+
+
+def test_threads_do_not_draw_at_the_same_time():
+    """JupyterLab runs cells in one thread and moves sliders in another; style and figure are the same for both."""
+    settings = [{**UNIT_START, "unit": unit, "T": T} for T in (5, 9) for unit in widgets.UNITS]
+    alone = [widgets._recurrent_png(setting) for setting in settings]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(widgets._recurrent_png, settings)) == alone
+
+
+def test_sliders_moved_in_threads_leave_the_picture_of_where_they_stand():
+    box = recurrent_widget()
+    moves = [("w", 0.9), ("u", -1.5), ("b", 0.4), ("T", 13)]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda move: setattr(box.controls[move[0]], "value", move[1]), moves))
+    assert controls(box) == {**UNIT_START, **dict(moves)}
+    assert box.picture.value == widgets._recurrent_png(controls(box))
