@@ -26,6 +26,7 @@ COMPLEX_WARNING = getattr(np, "exceptions", np).ComplexWarning    # NumPy 1.25 m
 COMPLEX_STEP = 1e-30
 CENTRAL_STEP = 1e-5
 LIMITS = {"complex": 1e-12, "central": 1e-7}
+OWN_SEED = (0, 1)                                               # not a reader's 0: cotangents must not equal the inputs
 
 
 class GradientError(AssertionError):
@@ -171,7 +172,7 @@ def check_gradients(forward, backward, *args, wrt=None, method="complex", limit=
 
     args    forward's arguments; those that are float arrays are differentiated, or those named in `wrt`.
     method  "complex" (limit 1e-12) or "central" (limit 1e-7).
-    rng     numpy.random.Generator for the cotangents; seeded with 0 if none is given.
+    rng     numpy.random.Generator for the cotangents; if none is given, one with a seed of its own.
 
     Returns a Report. Raises GradientError naming the gradient, the worst entry, both values, and what the pattern of
     the error suggests; TypeError or ValueError if the pair does not follow the convention.
@@ -179,7 +180,7 @@ def check_gradients(forward, backward, *args, wrt=None, method="complex", limit=
     if method not in LIMITS:
         raise ValueError(f"check_gradients: method must be one of {sorted(LIMITS)}, got {method!r}")
     limit = LIMITS[method] if limit is None else limit
-    rng = np.random.default_rng(0) if rng is None else rng
+    rng = np.random.default_rng(OWN_SEED) if rng is None else rng
     args = [a.astype(float) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a for a in args]
     checked = _checked_arguments(forward, backward, args, wrt)
     outputs, cache = _outputs(forward, args)
@@ -305,7 +306,7 @@ def check_adjoint(forward, backward, *args, wrt, rng=None):
     that nothing can hide behind a zero or a cancellation. Returns the common value for one more, random v.
     Raises GradientError if the two sides differ by as much as one bit, ValueError for an unknown argument.
     """
-    rng = np.random.default_rng(0) if rng is None else rng
+    rng = np.random.default_rng(OWN_SEED) if rng is None else rng
     names = _checked_arguments(forward, backward, list(args), None)
     if wrt not in dict(names):
         raise ValueError(f"check_adjoint: backward returns no gradient of {wrt!r}, only of {list(dict(names))}")

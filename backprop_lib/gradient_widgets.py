@@ -122,7 +122,7 @@ SQUARES = {"Gaussian": functools.partial(init.normal, std=1.0), "orthogonal": in
            "identity": lambda rng, shape: init.identity(shape)}
 MEMORY_START = {"radius": 0.5, "forget bias": 3.0, "T": 50, "W_hh": "Gaussian"}
 MEMORY_SETTINGS = {"Radius 0.5: the RNN forgets, the LSTM holds": {},
-                   "Orthogonal, forget-gate bias \N{MINUS SIGN}1: the reverse": {
+                   "Orthogonal, bias \N{MINUS SIGN}1: the LSTM forgets": {
                        "W_hh": "orthogonal", "radius": 1.0, "forget bias": -1.0}}
 MEMORY_SLIDERS = {"radius": ("spectral radius", 0.1, 2.0, 0.05),
                   "forget bias": ("forget-gate bias", -2.0, 6.0, 0.1), "T": ("T, time steps", 10, LONGEST, 1)}

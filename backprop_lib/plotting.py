@@ -379,7 +379,7 @@ def plot_histograms(arrays, names, title, axes=None, role=FORWARD):
         rows, columns = -(-len(arrays) // 5), min(len(arrays), 5)
         figure = lab_module("matplotlib.pyplot").figure(figsize=(7.5, 1.5 * rows + 0.95))
         axes = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
-        figure.supxlabel("value", fontsize=11)
+        figure.supxlabel("gradient" if role is GRADIENT else "value", fontsize=11)
         for ax in axes[len(arrays):]:
             ax.axis("off")
         for ax in axes[len(arrays) - columns:]:

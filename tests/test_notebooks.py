@@ -23,7 +23,9 @@ SAMPLED = """for temperature in (0.5, 1.0, 2.0):
     for line in text.split("\\n")[:-1]:
         print(temperature, "right" if is_sentence(line) else "WRONG", line)"""
 MAY_DIFFER = {"01_mlp.ipynb": ["network_widget()"], "02_cnn.ipynb": ["convolution_widget()"],
-             "03_rnn.ipynb": ["recurrent_widget()"], "04b_gru.ipynb": [SAMPLED]}
+             "03_rnn.ipynb": ["recurrent_widget()"], "04b_gru.ipynb": [SAMPLED],
+             "05_vanishing_gradients.ipynb": ["memory_widget()", "clipping_widget()"],
+             "05b_initialisation.ipynb": ["depth_widget()"]}
 MACHINE = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|usr|opt|Users|mnt)/|[A-Z]:\\\\Users|127\.0\.0\.1|localhost:\d")
 
 

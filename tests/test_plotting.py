@@ -354,7 +354,8 @@ def test_heights_are_moved_no_further_than_needed():
 
 
 def test_axis_goes_from_one_power_of_ten_to_another():
-    for numbers, lowest in (([0.3, 0.5], "10⁻¹"), ([1, 1], "10⁻¹"), ([1 - 4e-16, 1 + 4e-16], "10⁰"), (10.0**np.arange(-25, 1), "10⁻²⁴")):
+    for numbers, lowest in (([0.3, 0.5], "10⁻¹"), ([1, 1], "10⁻¹"), ([1 - 4e-16, 1 + 4e-16], "10⁰"),
+                            (10.0**np.arange(-25, 1), "10⁻²⁴")):
         ax = plotting.plot_layer_norms({"a": numbers}, "decades")
         np.testing.assert_allclose(np.log10(ax.get_ylim()) % 1, 0, atol=1e-9)
         ax.figure.canvas.draw()
