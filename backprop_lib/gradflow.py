@@ -342,7 +342,7 @@ def wall(w, b, T=50):
     Source: Pascanu, Mikolov and Bengio 2013, "On the difficulty of training recurrent neural networks", figure 6.
     """
     w, b = np.broadcast_arrays(w, b)
-    h = [sigmoid(np.full(w.shape, 0.5, np.result_type(w, b, np.float32)))]
+    h = [sigmoid(np.full(w.shape, 0.5, np.result_type(w.dtype, b.dtype, np.float32)))]
     for _ in range(require_size("wall", "T", T)):
         h.append(sigmoid(w * h[-1] + b))
     dh, dw, db = 2 * (h[-1] - 0.7), 0, 0
