@@ -135,7 +135,7 @@ def gradients_of_lists(what, inputs, dy, eps):
     return gradients
 
 
-def test_the_module_has_the_pairs_of_the_contract():
+def test_the_module_has_the_pairs_it_should():
     for ending in ("_forward", "_backward"):
         assert {name for name in dir(norm) if name.endswith(ending)} == {what + ending for what in PAIRS}
 
