@@ -18,14 +18,24 @@ from .gradflow import (
     wall,
 )
 from .optim import clip_by_norm
-from .plotting import FORWARD, GRADIENT, SECOND, SUPERSCRIPTS, counted, lab_module, short_number
-from .widgets import LOOK, control_panel, dropdown, number_sliders, two_panels_png
+from .plotting import (
+    FORWARD,
+    GRADIENT,
+    SECOND,
+    SMALLEST,
+    change_of,
+    counted,
+    lab_module,
+    power_of_ten,
+    short_number,
+)
+from .widgets import LOOK, control_panel, dropdown, number_sliders, rows_of_panels, two_panels_png
 
 
 FIRST = {**FORWARD, "marker": "o"}                              # of two networks, or of two ways to descend
 OTHER = {**GRADIENT, "marker": "s", "markerfacecolor": "white"}
 SMALL = {**SECOND, "marker": "^"}
-TINY, HUGE = 1e-30, 1e30                                        # beyond them numbers are only said
+HUGE = 1e30                                                     # beyond it, and below SMALLEST, numbers are only said
 PLACES = (0.085, 0.34), (0.6, 0.325)                           # of the panels: left, width
 
 
@@ -96,7 +106,7 @@ def depth_traces(settings=DEPTH_SETTINGS):
 
     settings {title: what differs from DEPTH_START}; returns the list of pairs of axes.
     """
-    return _rows(_draw_depth, DEPTH_START, settings)
+    return rows_of_panels(_draw_depth, DEPTH_START, settings)
 
 
 def depth_widget():
@@ -172,7 +182,7 @@ def _draw_memory(setting, axes, title=None):
 def _draw_singular_values(ax, steps, s):
     """The largest and the smallest with a name, the others in grey; what is lost in rounding is left out."""
     s = np.where(s > LOST * s[:, :1], s, np.nan)
-    ax.plot(steps, np.where((s > TINY) & (s < HUGE), s, np.nan)[:, 1:-1], color="0.7", linestyle="-", linewidth=0.7)
+    ax.plot(steps, np.where((s > SMALLEST) & (s < HUGE), s, np.nan)[:, 1:-1], color="0.7", linestyle="-", linewidth=0.7)
     lost = np.flatnonzero(np.isnan(s[:, -1]))
     words = [f"smallest: lost in rounding at step {lost[0]}"] if len(lost) else []
     _plot_sizes(ax, steps, {"largest": (s[:, 0], FIRST), "smallest": (s[:, -1], SMALL)}, (1e-8, 10.0), words)
@@ -183,7 +193,7 @@ def memory_traces(settings=MEMORY_SETTINGS):
 
     settings {title: what differs from MEMORY_START}; returns the list of pairs of axes.
     """
-    return _rows(_draw_memory, MEMORY_START, settings)
+    return rows_of_panels(_draw_memory, MEMORY_START, settings)
 
 
 def memory_widget():
@@ -281,7 +291,7 @@ def clipping_paths(settings=CLIPPING_SETTINGS):
 
     settings {title: what differs from CLIPPING_START}; returns the list of pairs of axes.
     """
-    return _rows(_draw_clipping, CLIPPING_START, settings)
+    return rows_of_panels(_draw_clipping, CLIPPING_START, settings)
 
 
 def clipping_widget():
@@ -305,13 +315,6 @@ def _clipping_png(setting):
 
 # ------------------------------------------------------------------------------------------------ what the three share
 
-def _rows(draw, start, settings):
-    """A pair of panels for each setting, one below the other."""
-    figure = lab_module("matplotlib.pyplot").figure(figsize=(9.1, 2.45 * len(settings)))
-    rows = figure.subplots(len(settings), 2, squeeze=False)
-    return [draw({**start, **setting}, axes, title) for (title, setting), axes in zip(settings.items(), rows)]
-
-
 def _name(ax, xlabel, ylabel, title):
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.set_title(title, y=1)                                    # a place of its own costs half the time to draw it
@@ -324,12 +327,13 @@ def _plot_sizes(ax, x, series, seen, words=()):
     """
     words, drawn = list(filter(None, words)), {}
     for name, (sizes, role) in series.items():
-        fits = (sizes > TINY) & (sizes < HUGE)
+        fits = (sizes > SMALLEST) & (sizes < HUGE)
         if fits.any():
             ax.plot(x[fits], sizes[fits], **role, markevery=max(1, len(x) // 15))
             if fits[-1]:
                 drawn[name] = x[-1], sizes[-1], role["color"]
-        for outside, limit in ((sizes <= TINY, f"below {_power(-30)}"), (sizes >= HUGE, f"above {_power(30)}")):
+        for outside, limit in ((sizes <= SMALLEST, f"below {power_of_ten(SMALLEST)}"),
+                               (sizes >= HUGE, f"above {power_of_ten(HUGE)}")):
             if outside.any():
                 words.append(f"{name}: {np.count_nonzero(outside)} of {len(x)} {limit}")
     low, high = _limits([line.get_ydata() for line in ax.lines], seen)
@@ -356,7 +360,7 @@ def _set_scales(ax, x, low, high, room):
     ax.yaxis.set_minor_locator(ticker.NullLocator())
     exponents = np.arange(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
     shown = exponents[exponents % math.ceil(len(exponents) / 6) == 0]
-    ax.set_yticks(10.0**shown, [_power(exponent) for exponent in shown])
+    ax.set_yticks(10.0**shown, [power_of_ten(10.0**exponent) for exponent in shown])
 
 
 def _name_ends(ax, ends, low, high):
@@ -371,28 +375,20 @@ def _name_ends(ax, ends, low, high):
 
 def _change(before, after):
     """What became of a size on its way."""
-    if min(before, after) <= TINY or max(before, after) >= HUGE:
+    if min(before, after) <= SMALLEST or max(before, after) >= HUGE:
         return _size(after)
-    ratio = max(before / after, after / before)
-    if ratio < 1.05:
-        return "about as large"
-    return f"{short_number(ratio, 2)} times {'smaller' if after < before else 'larger'}"
+    return change_of(before, after)
 
 
 def _size(number):
     """A number in two digits, or that it is beyond what is drawn."""
-    if number <= TINY:
-        return f"below {_power(-30)}"
-    return short_number(number, 2) if number < HUGE else f"above {_power(30)}"
+    if number <= SMALLEST:
+        return f"below {power_of_ten(SMALLEST)}"
+    return short_number(number, 2) if number < HUGE else f"above {power_of_ten(HUGE)}"
 
 
 def _brief(number, sign=""):
     """The same with signs instead of words."""
-    if TINY < number < HUGE:
+    if SMALLEST < number < HUGE:
         return sign + short_number(number, 2)
-    return f"<{_power(-30)}" if number <= TINY else f">{_power(30)}"
-
-
-def _power(exponent):
-    """A power of ten such as 10⁻⁶, without the time that mathematics takes."""
-    return "10" + str(exponent).translate(SUPERSCRIPTS)
+    return f"<{power_of_ten(SMALLEST)}" if number <= SMALLEST else f">{power_of_ten(HUGE)}"

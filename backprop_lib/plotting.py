@@ -208,7 +208,8 @@ def _plot_traces(ax, series, roles, limits, smallest=None):
     ax.set(xlabel="time step t", xlim=(-0.5, max(map(len, series.values())) - 0.5), ylim=limits)
     ax.xaxis.set_major_locator(ticker.MaxNLocator(8, integer=True, min_n_ticks=1))
     ax.yaxis.set_minor_locator(ticker.NullLocator())
-    ax.yaxis.set_major_formatter(lambda value, place: _power(value) if smallest else short_number(round(value, 9)))
+    ax.yaxis.set_major_formatter(
+        lambda value, place: power_of_ten(value) if smallest else short_number(round(value, 9)))
     for (name, numbers), role in zip(series.items(), roles):
         t = np.flatnonzero(numbers > smallest) if smallest else np.arange(len(numbers))
         if len(t):
@@ -218,22 +219,28 @@ def _plot_traces(ax, series, roles, limits, smallest=None):
     if lines:
         _label_ends(ax, lines, names)
     for row, (name, last) in enumerate(small):
-        ax.text(0.03, 0.05 + 0.1 * row, f"{name} is below {_power(smallest)} up to t = {last}", transform=ax.transAxes)
+        ax.text(0.03, 0.05 + 0.1 * row, f"{name} is below {power_of_ten(smallest)} up to t = {last}",
+                transform=ax.transAxes)
 
 
 def _traces_message(name, sizes):
     """What became of a gradient on its way back through time."""
     back, (first, last) = counted(len(sizes) - 1, "step") + " back", sizes[[0, -1]]
     if min(first, last) <= SMALLEST:
-        return f"{back}, {name} is below {_power(SMALLEST)}"
-    ratio = max(first / last, last / first)
+        return f"{back}, {name} is below {power_of_ten(SMALLEST)}"
+    return f"{back}, {name} is {change_of(last, first)}"
+
+
+def change_of(before, after):
+    """What became of a size, in words."""
+    ratio = max(before / after, after / before)
     if ratio < 1.05:
-        return f"{back}, {name} is about as large"
-    return f"{back}, {name} is {short_number(ratio, 2)} times {'smaller' if first < last else 'larger'}"
+        return "about as large"
+    return f"{short_number(ratio, 2)} times {'smaller' if after < before else 'larger'}"
 
 
-def _power(value):
-    """A power of ten such as 10⁻⁶, without the time that mathematics takes."""
+def power_of_ten(value):
+    """The name of the power of ten next to a number, such as 10⁻⁶, without the time that mathematics takes."""
     return "10" + str(round(np.log10(value))).translate(SUPERSCRIPTS)
 
 
@@ -313,7 +320,8 @@ def _has_place(numbers):
 
 def _left_out(name, numbers):
     """What a logarithmic axis cannot show, in words."""
-    for found, word in ((numbers <= SMALLEST, f"below {_power(SMALLEST)}"), (~np.isfinite(numbers), "not finite")):
+    for found, word in ((numbers <= SMALLEST, f"below {power_of_ten(SMALLEST)}"),
+                        (~np.isfinite(numbers), "not finite")):
         if found.any():
             yield f"{name} is {word} {'everywhere' if found.all() else f'at {found.sum()} of {found.size} points'}"
 
@@ -341,7 +349,7 @@ def _set_decades(ax):
     ax.set_ylim(10**low, 10**high, auto=None)
     ax.yaxis.set_major_locator(lab_module("matplotlib.ticker").FixedLocator(
         10.0**np.arange(step * np.ceil(low / step), high + 0.5, step)))
-    ax.yaxis.set_major_formatter(lambda value, place: _power(value))
+    ax.yaxis.set_major_formatter(lambda value, place: power_of_ten(value))
 
 
 def _name_lines(ax, lines):
@@ -409,7 +417,7 @@ def plot_wall(w, b, error, title, ax=None):
     shades = lab_module("matplotlib.colors").LinearSegmentedColormap.from_list("wall", ["white", "0.55"])
     filled = ax.contourf(w, b, height, np.arange(low, high + 0.25, 0.5), cmap=shades, extend="min")
     bar = ax.figure.colorbar(filled, ax=ax, ticks=np.arange(low, high + 0.5), label="error")
-    bar.ax.set_yticklabels(map(_power, 10.0**bar.get_ticks()))
+    bar.ax.set_yticklabels(map(power_of_ten, 10.0**bar.get_ticks()))
     ax.set(xlabel="w", ylabel="b", title=title)
     ax.grid(False)
     return ax

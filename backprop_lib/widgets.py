@@ -244,10 +244,7 @@ def recurrent_traces(settings=SETTINGS):
 
     settings {title: what differs from UNIT_START}; returns the list of pairs of axes.
     """
-    figure = lab_module("matplotlib.pyplot").figure(figsize=(9.1, 2.45 * len(settings)))
-    rows = figure.subplots(len(settings), 2, squeeze=False)
-    return [_draw_unit({**UNIT_START, **setting}, axes, title)
-            for (title, setting), axes in zip(settings.items(), rows)]
+    return rows_of_panels(_draw_unit, UNIT_START, settings)
 
 
 def recurrent_widget():
@@ -274,6 +271,13 @@ def _recurrent_png(setting):
 # ------------------------------------------------------------------------------------------------ what panels share
 
 LOOK = {"style": {"description_width": "150px"}, "layout": {"width": "430px"}}
+
+
+def rows_of_panels(draw, start, settings):
+    """A pair of panels for each {title: what differs from start}, one below the other: draw(setting, axes, title)."""
+    figure = lab_module("matplotlib.pyplot").figure(figsize=(9.1, 2.45 * len(settings)))
+    rows = figure.subplots(len(settings), 2, squeeze=False)
+    return [draw({**start, **setting}, axes, title) for (title, setting), axes in zip(settings.items(), rows)]
 
 
 def number_sliders(descriptions, start):
