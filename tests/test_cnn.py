@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from arrays import frozen, same_bits
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -103,10 +104,6 @@ def run(what, arrays, dy=None):
     """The output and all gradients, in one list."""
     y, cache = run_forward(what, arrays)
     return [y, *run_backward(what, cotangent_of(y) if dy is None else dy, cache)]
-
-
-def same_bits(left, right):
-    return [np.asarray(a).tobytes() for a in left] == [np.asarray(a).tobytes() for a in right]
 
 
 def relative_error(ours, reference):
@@ -539,13 +536,6 @@ def test_max_pool2d_is_linear_while_the_same_places_win():
 
 
 # ------------------------------------------------------------------------------------------------ pure
-
-def frozen(array):
-    """A read-only copy."""
-    array = np.array(array)
-    array.flags.writeable = False
-    return array
-
 
 def leaves(value):
     """All arrays and numbers inside nested tuples, lists and dicts."""

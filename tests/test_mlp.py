@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from arrays import frozen, same_bits
 
 from backprop_lib import mlp
 from backprop_lib.gradcheck import away_from_kinks, check_adjoint, check_gradients, on_grid
@@ -54,10 +55,6 @@ def run(pair, inputs, cotangents=None):
     """All outputs and all gradients of one pair."""
     outputs, cache = run_forward(pair, inputs)
     return outputs, run_backward(pair, cotangents or cotangents_of(pair, outputs), cache)
-
-
-def same_bits(left, right):
-    return [np.asarray(a).tobytes() for a in left] == [np.asarray(a).tobytes() for a in right]
 
 
 def relative_error(ours, reference):
@@ -170,13 +167,6 @@ def test_linear_forward_is_the_textbook_sum():
 
 
 # ------------------------------------------------------------------------------------------------ pure
-
-def frozen(array):
-    """A read-only copy."""
-    array = np.array(array)
-    array.flags.writeable = False
-    return array
-
 
 def flattened(value):
     """All arrays and numbers inside nested tuples, lists and dicts."""

@@ -7,6 +7,7 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
+from arrays import frozen, same_bits, spread
 
 from backprop_lib import norm
 from backprop_lib.gradcheck import check_adjoint, check_gradients, on_grid, relative_error
@@ -68,24 +69,6 @@ def run(what, inputs, dy=None, **options):
 
 def arrays_of(cache):
     return [a for a in cache if isinstance(a, np.ndarray)]
-
-
-def same_bits(left, right):
-    return [np.asarray(a).tobytes() for a in left] == [np.asarray(a).tobytes() for a in right]
-
-
-def frozen(array):
-    array = np.array(array)
-    array.flags.writeable = False
-    return array
-
-
-def spread(array):
-    """The same numbers with gaps between them, the last axis backwards."""
-    room = np.full([2 * size for size in array.shape], 77, array.dtype)
-    view = room[tuple(slice(0, None, 2) for _ in array.shape)][..., ::-1]
-    view[...] = array
-    return view
 
 
 def transposed(rows):

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from arrays import frozen, same_bits, spread
 
 from backprop_lib import gru, lstm, rnn
 from backprop_lib.gradcheck import check_adjoint, check_gradients, complex_step, on_grid, relative_error
@@ -106,30 +107,11 @@ def run(what, inputs, cotangents=None):
     return [*outputs, *run_backward(what, cotangents or cotangents_of(outputs), cache).values()]
 
 
-def same_bits(left, right):
-    return [np.asarray(a).tobytes() for a in left] == [np.asarray(a).tobytes() for a in right]
-
-
 def flattened(value):
     """All arrays and numbers inside nested tuples and lists."""
     if isinstance(value, (tuple, list)):
         return [leaf for item in value for leaf in flattened(item)]
     return [value]
-
-
-def frozen(array):
-    """A read-only copy."""
-    array = np.array(array)
-    array.flags.writeable = False
-    return array
-
-
-def spread(array):
-    """The same numbers with gaps between them, the last axis backwards."""
-    room = np.full([2 * size for size in array.shape], 77, array.dtype)
-    view = room[tuple(slice(0, None, 2) for _ in array.shape)][..., ::-1]
-    view[...] = array
-    return view
 
 
 # ------------------------------------------------------------------------------------------------ right
