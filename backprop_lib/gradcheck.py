@@ -4,7 +4,8 @@
   + ih f'(x) + O(h**2), whose imaginary part holds the derivative with no subtraction and so no rounding (Squire and
   Trapp 1998, doi:10.1137/S003614459631241X).
 - `method="central"`: central differences, (f(x + h) - f(x - h)) / 2h, for functions that complex numbers cannot
-  enter. Good to about 1e-9, and only away from kinks: draw inputs with `away_from_kinks`.
+  enter. Good to about 1e-9, and only away from kinks: draw inputs with `away_from_kinks`. Other references have the
+  same signature: `forward_difference`, `five_point_difference`, `richardson_difference`.
 - `check_adjoint(...)`: for layers linear in one argument, <w, f(x + v) - f(x)> = <J^T w, v> holds exactly, to the
   last bit, on inputs that are small multiples of 1/8.
 
@@ -24,7 +25,10 @@ from .shapes import parse_shapes
 
 COMPLEX_WARNING = getattr(np, "exceptions", np).ComplexWarning    # NumPy 1.25 moved it
 COMPLEX_STEP = 1e-30
-CENTRAL_STEP = 1e-5
+FORWARD_STEP = 1e-8                                             # near eps**(1/2), eps**(1/3), eps**(1/5): where the
+CENTRAL_STEP = 1e-5                                             # error of the formula meets that of rounding
+FIVE_POINT_STEP = 1e-3
+RICHARDSON_STEP = 0.1
 LIMITS = {"complex": 1e-12, "central": 1e-7}
 OWN_SEED = (0, 1)                                               # not a reader's 0: cotangents must not equal the inputs
 
@@ -72,6 +76,12 @@ def relative_error(yours, reference):
     return float(np.linalg.norm(yours - reference) / max(np.linalg.norm(yours), np.linalg.norm(reference)))
 
 
+def cosine(a, b):
+    """How far two arrays point the same way: 1 the same, 0 at right angles, -1 opposite; 0 if one of them is zero."""
+    a, b = (np.asarray(array) / (_largest(array) or 1) for array in (a, b))
+    return float(np.sum(a * b) / (np.linalg.norm(a) * np.linalg.norm(b) or 1))
+
+
 def _largest(a):
     return float(np.max(np.abs(a), initial=0))
 
@@ -108,29 +118,65 @@ def _replaced(args, which, value):
     return [*args[:which], value, *args[which + 1:]]
 
 
-def complex_step(forward, args, which, cotangents):
-    """Gradient of <cotangents, outputs> with respect to args[which], one imaginary nudge per entry."""
-    nudged = np.array(args[which], dtype=complex)
-    gradient = np.zeros(nudged.shape)
+def _moved(forward, args, which, cotangents, *steps):
+    """<cotangents, outputs> with each entry of args[which] moved alone: for each step, an array of that shape."""
+    nudged = np.array(args[which], np.result_type(float, *steps))
+    values = np.zeros((len(steps), *nudged.shape), nudged.dtype)
     for index in np.ndindex(nudged.shape):
-        nudged[index] += 1j * COMPLEX_STEP
-        gradient[index] = np.imag(_project(forward, _replaced(args, which, nudged), cotangents)) / COMPLEX_STEP
-        nudged[index] = nudged[index].real
-    return gradient
+        middle = nudged[index]
+        for k, step in enumerate(steps):
+            nudged[index] = middle + step
+            values[(k, *index)] = _project(forward, _replaced(args, which, nudged), cotangents)
+        nudged[index] = middle
+    return values
+
+
+def complex_step(forward, args, which, cotangents, step=COMPLEX_STEP):
+    """Gradient of <cotangents, outputs> with respect to args[which]: the imaginary part of f(x + ih), over h.
+
+    Error h**2, and no subtraction: any step so small that its square is below rounding gives all digits. One forward
+    pass per entry.
+    """
+    ahead, = _moved(forward, args, which, cotangents, 1j * step)
+    return ahead.imag / step
+
+
+def slope(f, w):
+    """The derivative of a number f(w) with respect to each entry of w, by the complex step."""
+    return complex_step(lambda w: (f(w), None), [np.asarray(w, float)], 0, [1.0])
+
+
+def forward_difference(forward, args, which, cotangents, step=FORWARD_STEP):
+    """The same gradient by (f(x + h) - f(x)) / h. Error h; one forward pass per entry, and one more."""
+    ahead, = _moved(forward, args, which, cotangents, step)
+    return (ahead - _project(forward, args, cotangents)) / step
 
 
 def central_difference(forward, args, which, cotangents, step=CENTRAL_STEP):
-    """The same gradient by (f(x + h) - f(x - h)) / 2h."""
-    nudged = np.array(args[which], dtype=float)
-    gradient = np.zeros(nudged.shape)
-    for index in np.ndindex(nudged.shape):
-        middle = nudged[index]
-        ends = []
-        for nudged[index] in (middle + step, middle - step):
-            ends.append(_project(forward, _replaced(args, which, nudged), cotangents))
-        gradient[index] = (ends[0] - ends[1]) / (2 * step)
-        nudged[index] = middle
-    return gradient
+    """The same gradient by (f(x + h) - f(x - h)) / 2h. Error h**2, two forward passes per entry."""
+    ahead, behind = _moved(forward, args, which, cotangents, step, -step)
+    return (ahead - behind) / (2 * step)
+
+
+def five_point_difference(forward, args, which, cotangents, step=FIVE_POINT_STEP):
+    """The same gradient from f(x + h), f(x - h), f(x + 2h), f(x - 2h). Error h**4, four forward passes per entry.
+
+    Source: Fornberg 1988, "Generation of finite difference formulas on arbitrarily spaced grids".
+    """
+    ahead, behind, far_ahead, far_behind = _moved(forward, args, which, cotangents, step, -step, 2 * step, -2 * step)
+    return (8 * (ahead - behind) - (far_ahead - far_behind)) / (12 * step)
+
+
+def richardson_difference(forward, args, which, cotangents, step=RICHARDSON_STEP, levels=4):
+    """The same gradient by central differences of h, h/2, h/4, ... (`levels` of them), extrapolated to a step of 0.
+
+    Each pass over the list removes the next even power of h. Error h**(2 levels), 2 levels forward passes per entry.
+    Source: Richardson 1911, "The approximate arithmetical solution by finite differences".
+    """
+    row = [central_difference(forward, args, which, cotangents, step / 2**k) for k in range(levels)]
+    for power in range(1, levels):
+        row = [fine + (fine - coarse) / (4**power - 1) for coarse, fine in zip(row, row[1:])]
+    return row[0]
 
 
 def _checked_arguments(forward, backward, args, wrt):
@@ -276,8 +322,7 @@ def _hint(name, yours, reference, args):
     factor = float(np.sum(yours * reference) / np.sum(reference**2))
     if relative_error(yours, factor * reference) < 1e-6:
         return f"It is {factor:.4g} times the true gradient everywhere: {_factor_hint(factor, args)}."
-    cosine = np.sum(yours * reference) / np.linalg.norm(yours) / np.linalg.norm(reference)
-    size = "above 0.999" if cosine > 0.999 else f"{cosine:.3f}"
+    size = "above 0.999" if (close := cosine(yours, reference)) > 0.999 else f"{close:.3f}"
     return (f"The cosine to the true gradient is {size}: a term is missing or wrong. "
             "Which sum, which path does the forward pass use that backward does not?")
 

@@ -3,6 +3,8 @@
 import inspect
 import re
 import warnings
+from functools import partial
+from math import factorial
 
 import numpy as np
 import pytest
@@ -16,8 +18,11 @@ from backprop_lib.gradcheck import (
     check_adjoint,
     check_gradients,
     complex_step,
+    five_point_difference,
+    forward_difference,
     on_grid,
     relative_error,
+    richardson_difference,
 )
 
 
@@ -565,26 +570,157 @@ def test_central_differences_are_good_to_nine_digits():
     assert 1e-15 < relative_error(gradient, w * np.exp(x) * (np.sin(x) + np.cos(x))) < 1e-9
 
 
-def test_central_differences_are_of_second_order():
-    x = np.array([0.3, 1.2])
-    errors = [relative_error(central_difference(lambda x: (np.exp(x), None), [x], 0, [np.ones(2)], step), np.exp(x))
-              for step in (1e-2, 1e-3)]
-    assert errors[0] / errors[1] == pytest.approx(100, rel=1e-3)
+def at_level(levels):
+    return partial(richardson_difference, levels=levels)
 
 
-def test_central_differences_of_a_square_on_a_grid_are_exact():
+def richardson_coefficient(levels):
+    """Extrapolating h**(2 levels) / (2 levels + 1)! from steps h, h/2, h/4, ... to 0 leaves this share of it."""
+    return (-1)**(levels - 1) / 2**(levels * (levels - 1)) / factorial(2 * levels + 1)
+
+
+# name: difference, order p, C, step, where the difference is f' + C h**p f^(p+1) + ... and nothing smaller drowns yet
+DIFFERENCES = {
+    "forward": (forward_difference, 1, 1 / 2, 1e-4),
+    "central": (central_difference, 2, 1 / 6, 1e-2),
+    "five points": (five_point_difference, 4, -1 / 30, 0.05),
+    **{f"Richardson {levels}": (at_level(levels), 2 * levels, richardson_coefficient(levels), step)
+       for levels, step in [(1, 1e-2), (2, 0.1), (3, 0.3), (4, 1.0)]},
+}
+
+
+def errors_of_exp(difference, step):
+    """Relative errors at two points, with h and h/2; every derivative of exp is exp."""
+    x, w = np.array([0.3, 1.2]), np.array([0.5, -2.0])
+    return [difference(lambda x: (np.exp(x), None), [x], 0, [w], h) / (w * np.exp(x)) - 1 for h in (step, step / 2)]
+
+
+def has_order(difference, order, coefficient, step):
+    coarse, fine = errors_of_exp(difference, step)
+    return (np.allclose(coarse / fine, 2**order, rtol=0.02)
+            and np.allclose(coarse, coefficient * step**order, rtol=0.02))
+
+
+def is_exact(difference, degree):
+    """On x**degree, where inputs and steps are so short in binary that nothing is rounded."""
+    x = np.array([0.5, -0.25, 2.0])
+    gradient = difference(lambda x: (x**degree, None), [x], 0, [np.array([1.0, 2.0, -1.0])], 0.25)
+    return np.allclose(gradient, degree * x**(degree - 1) * [1, 2, -1], rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_half_the_step_divides_the_error_by_two_to_the_order(name):
+    assert has_order(*DIFFERENCES[name])
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_a_difference_is_exact_on_polynomials_up_to_its_order_and_not_beyond(name):
+    difference, order, *_ = DIFFERENCES[name]
+    assert [is_exact(difference, degree) for degree in range(1, order + 2)] == [True] * order + [False]
+
+
+def test_central_differences_of_a_square_on_a_grid_are_exact_to_the_last_bit():
     x = np.array([0.5, -0.25, 2.0])
     gradient = central_difference(lambda x: (x**2, None), [x], 0, [np.array([1.0, 2.0, -1.0])], 0.125)
     assert gradient.tolist() == [1, -1, -4]
 
 
-@pytest.mark.parametrize("reference", [complex_step, central_difference])
+def from_points(weights):
+    """The difference sum_k weights[k] f(x + k h) / h, written a second time, for arrays that f treats entrywise."""
+    def difference(forward, args, which, cotangents, step):
+        return sum(c * cotangents[0] * forward(args[which] + k * step)[0] for k, c in weights.items()) / step
+    return difference
+
+
+WEIGHTS = {"forward": {0: -1, 1: 1}, "central": {-1: -1/2, 1: 1/2},
+           "five points": {-2: 1/12, -1: -8/12, 1: 8/12, 2: -1/12}}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_a_difference_is_the_sum_over_its_points(name):
+    given = [lambda x: (np.exp(x), None), [normal(5)], 0, [normal(5, seed=2)], 0.25]
+    np.testing.assert_allclose(DIFFERENCES[name][0](*given), from_points(WEIGHTS[name])(*given), rtol=1e-13)
+
+
+@pytest.mark.parametrize("name, weights", [
+    ("forward", {0: -1, -1: 1}), ("forward", {-1: -1, 0: 1}), ("forward", {-1: -1, 1: 1}),
+    ("central", {-1: -1, 1: 1}), ("central", {0: -1/2, 1: 1/2}), ("central", {-2: -1/4, 2: 1/4}),
+    ("five points", {-2: -1/12, -1: -8/12, 1: 8/12, 2: 1/12}), ("five points", {-1: -8/12, 1: 8/12}),
+    ("five points", {-2: 1/6, -1: -8/6, 1: 8/6, 2: -1/6}), ("five points", {-2: 8/12, -1: -1/12, 1: 1/12, 2: -8/12}),
+    ("five points", {-2: 1/12, -1: -9/12, 1: 9/12, 2: -1/12}),
+])
+def test_wrong_weights_have_another_order_or_another_error(name, weights):
+    _, order, coefficient, step = DIFFERENCES[name]
+    assert has_order(from_points(WEIGHTS[name]), order, coefficient, step)
+    assert not has_order(from_points(weights), order, coefficient, step)
+
+
+def by_wrong_table(forward, args, which, cotangents, step, ratio=2, base=4, backwards=False):
+    """Richardson's three levels with another ratio of steps, another power, or coarse and fine exchanged."""
+    row = [central_difference(forward, args, which, cotangents, step / ratio**k) for k in range(3)]
+    for power in (1, 2):
+        pairs = list(zip(row, row[1:]))
+        row = [b + (b - a) / (base**power - 1) for a, b in ([p[::-1] for p in pairs] if backwards else pairs)]
+    return row[0]
+
+
+@pytest.mark.parametrize("options, right", [({}, True), (dict(base=2), False), (dict(ratio=4), False),
+                                            (dict(ratio=0.5), False), (dict(backwards=True), False)])
+def test_a_wrong_table_of_richardson_has_another_error(options, right):
+    assert has_order(partial(by_wrong_table, **options), *DIFFERENCES["Richardson 3"][1:]) == right
+
+
+def test_differences_are_made_of_each_other():
+    given = [lambda x: (np.exp(x) * np.sin(x), None), [normal(5)], 0, [normal(5, seed=2)]]
+    central = {step: central_difference(*given, step) for step in (0.25, 0.5)}
+    np.testing.assert_allclose((forward_difference(*given, 0.25) + forward_difference(*given, -0.25)) / 2,
+                               central[0.25], rtol=1e-13)
+    np.testing.assert_allclose(five_point_difference(*given, 0.25), (4 * central[0.25] - central[0.5]) / 3, rtol=1e-13)
+    np.testing.assert_allclose(five_point_difference(*given, 0.25), at_level(2)(*given, 0.5), rtol=1e-13)
+    assert np.array_equal(at_level(1)(*given, 0.5), central[0.5])
+
+
+def test_the_complex_step_has_order_two_until_all_digits_are_there():
+    assert has_order(complex_step, 2, -1 / 6, 1e-2)
+    for step in (1e-9, 1e-20, 1e-100, 1e-200):
+        assert np.abs(errors_of_exp(complex_step, step)).max() < 1e-15
+
+
+@pytest.mark.parametrize("difference, digits", [(forward_difference, 7), (central_difference, 9),
+                                                (five_point_difference, 11), (richardson_difference, 12)])
+def test_the_step_that_is_taken_by_default_is_near_the_best(difference, digits):
+    given = [lambda x: (np.exp(x) * np.sin(x), None), [normal(5)], 0, [normal(5, seed=2)]]
+    exact = complex_step(*given)
+    best = min(relative_error(difference(*given, step), exact) for step in 10.0**np.arange(-12, 0))
+    assert relative_error(difference(*given), exact) < min(10 * best, 10.0**-digits)
+
+
+@pytest.mark.parametrize("reference, passes", [
+    (complex_step, 6), (forward_difference, 7), (central_difference, 12), (five_point_difference, 24),
+    (richardson_difference, 48), (at_level(1), 12)])
+def test_a_gradient_of_six_entries_costs_the_stated_number_of_forward_passes(reference, passes):
+    seen = []
+    reference(lambda x: (np.exp(x), seen.append(1)), [normal(2, 3)], 0, [normal(2, 3, seed=2)])
+    assert len(seen) == passes
+
+
+REFERENCES = [complex_step, forward_difference, central_difference, five_point_difference, richardson_difference]
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
 def test_a_reference_differentiates_one_argument_and_leaves_all_alone(reference):
-    x, y = normal(2, 3), normal(2, 3, seed=2)
+    x, y, w = normal(2, 3), normal(2, 3, seed=2), normal(2, 3, seed=3)
     kept = x.copy(), y.copy()
-    gradient = reference(lambda x, y: (x * y, None), [x, y], 1, [np.ones((2, 3))])
-    np.testing.assert_allclose(gradient, x, rtol=1e-9)
+    gradient = reference(lambda x, y: (x * y, None), [x, y], 1, [w])
+    assert gradient.dtype == np.float64
+    np.testing.assert_allclose(gradient, w * x, rtol=1e-6)
     assert np.array_equal(x, kept[0]) and np.array_equal(y, kept[1])
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_a_reference_adds_up_all_outputs_and_takes_a_number(reference):
+    gradient = reference(lambda x: (2 * x, x * np.ones(3), None), [np.array(0.5)], 0, [3.0, np.array([1.0, -2.0, 4.0])])
+    assert gradient.shape == () and gradient == pytest.approx(9, rel=1e-6)
 
 
 def test_relative_error_is_norm_wise_and_symmetric():
