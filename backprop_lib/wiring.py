@@ -38,14 +38,27 @@ def subsampling(maps, kernel, image):
     return (Map(image[0]*image[1], kernel[0]*kernel[1], 1, 1),)*maps
 
 
-def fully_connected(units, inputs):
+def fully_connected(units, inputs, bias=True):
     """Every unit reads everything with weights of its own."""
-    return (Map(1, inputs, inputs, 1),)*units
+    return (Map(1, inputs, inputs, int(bias)),)*units
 
 
 def fixed(units, inputs):
     """Units whose weights are written by hand and not trained."""
     return (Map(1, inputs, 0, 0),)*units
+
+
+def lstm(inputs, outputs, blocks, size, biased=(), gates=2, gates_are_read=True, shortcut=False):
+    """The layers "cells", "gates" and "outputs" of a network of memory blocks, as it was wired in 1997.
+
+    A block has `size` cells, which share its gates: 2, or 3 with a forget gate. Cells and gates read the inputs, all
+    cells and, if gates_are_read, all gates; outputs read the cells and, with a shortcut, the inputs. `biased` names the
+    layers that have biases. Not counted are a cell's fixed connection to itself and what a gate multiplies.
+    """
+    cells, gated = blocks*size, blocks*gates
+    hidden, last = inputs + cells + gates_are_read*gated, cells + shortcut*inputs
+    wires = {"cells": (cells, hidden), "gates": (gated, hidden), "outputs": (outputs, last)}
+    return {layer: fully_connected(units, reads, layer in biased) for layer, (units, reads) in wires.items()}
 
 
 # LeCun et al. 1989, "Backpropagation applied to handwritten zip code recognition", section 3.
@@ -68,6 +81,29 @@ LENET_5 = {
     "F6": fully_connected(84, 120),
     "output": fixed(10, 84),
 }
+
+# Hochreiter and Schmidhuber 1997, "Long short-term memory", by number of the experiment. In 2a one hidden unit reads
+# the inputs and, but for the LSTM, itself; the outputs read it and the inputs. CH is one of its two networks, with one
+# output more.
+BIASED = ("cells", "gates", "outputs")
+NETS_1997 = {
+    "1, 4 blocks of 1": lstm(7, 7, 4, 1, ["gates"]),
+    "1, 3 blocks of 2": lstm(7, 7, 3, 2, ["gates"]),
+    **{f"2a, RTRL, p = {p}": {"hidden": fully_connected(1, p + 2, False),
+                              "outputs": fully_connected(p + 1, p + 2, False)} for p in (4, 10, 100)},
+    "2a, CH, p = 100": {"hidden": fully_connected(1, 102, False), "outputs": fully_connected(102, 102, False)},
+    "2a, LSTM, p = 100": {"cells": fully_connected(1, 101, False), "gates": fully_connected(1, 101, False),
+                          "outputs": fully_connected(101, 102, False)},
+    **{f"2c, {q} distractors": lstm(q + 4, 2, 2, 1) for q in (50, 100, 200, 500, 1000)},
+    "3": lstm(1, 1, 3, 1, ["cells", "gates"]),
+    "4 and 5": lstm(2, 1, 2, 2, BIASED),
+    "6a": lstm(8, 4, 2, 2, BIASED),
+    "6b": lstm(8, 8, 3, 2, BIASED),
+}
+
+# Gers, Schmidhuber and Cummins 2000, "Learning to forget". The wiring is from memory, not looked up in the paper: it
+# fits the number of weights, 424.
+NET_2000 = lstm(7, 7, 4, 2, ["gates", "outputs"], gates=3, gates_are_read=False, shortcut=True)
 
 
 def parameters(net):

@@ -26,6 +26,10 @@ TABLE_I = ["X...XXX..XXXX.XX",
            "..XXX..XXXX.XX.X",
            "...XXX..XXXX.XXX"]
 
+# Weights of the networks of 1997, in the order of wiring's, and of 2000.
+PAPER_1997 = [264, 276, 36, 144, 10_404, 10_506, 10_504, 364, 664, 1_264, 3_064, 6_064, 102, 93, 156, 308]
+PAPER_2000 = 424
+
 every_net = pytest.mark.parametrize("name", PAPERS)
 
 
@@ -202,6 +206,7 @@ def test_fully_connected_units_share_nothing(units, inputs):
     layer = wiring.fully_connected(units, inputs)
     assert layer == ((1, inputs, inputs, 1),) * units
     assert counted(layer) == count(list(read_all("", units, range(inputs)))) == ((inputs + 1) * units,) * 2
+    assert wiring.fully_connected(units, inputs, bias=False) == ((1, inputs, inputs, 0),) * units
     one_by_one = wiring.convolution([inputs] * units, (1, 1), (1, 1))
     assert layer == one_by_one                                  # a kernel as large as its image, as C5 has
 
@@ -274,6 +279,87 @@ def test_wrong_wirings_of_lenet_5_give_other_totals():
         assert wiring.connections(net) == 340_908 + connections, what
 
 
+# ------------------------------------------------------------------------------------------------ memory blocks
+
+def reads(layer, units, sources, bias):
+    """Every unit reads every source, with a weight of its own."""
+    for unit in range(units):
+        for source in [*sources, *["one"] * bias]:
+            yield (layer, unit), source, (layer, unit, source)
+
+
+def named(layer, units):
+    return [(layer, unit) for unit in range(units)]
+
+
+def memory_blocks(inputs, outputs, blocks, size, biased, gates=2, gates_are_read=True, shortcut=False):
+    """The connections of such a network, block by block and gate by gate."""
+    x, state, gate = named("x", inputs), [], []
+    for block in range(blocks):
+        state += [("cells", block, cell) for cell in range(size)]
+        gate += [("gates", block, kind) for kind in range(gates)]
+    seen = x + state + (gate if gates_are_read else [])
+    return {"cells": list(reads("cells", len(state), seen, "cells" in biased)),
+            "gates": list(reads("gates", len(gate), seen, "gates" in biased)),
+            "outputs": list(reads("outputs", outputs, state + (x if shortcut else []), "outputs" in biased))}
+
+
+def one_hidden_unit(p, extra=0):
+    """Fully recurrent hidden unit, and outputs that read it and the inputs; `extra` ones predict another's unit."""
+    below = named("x", p + 1) + named("hidden", 1)
+    return {"hidden": list(reads("hidden", 1, below, False)),
+            "outputs": list(reads("outputs", p + 1 + extra, below, False))}
+
+
+def one_cell(p):
+    """A cell and its input gate, which read the inputs alone."""
+    x = named("x", p + 1)
+    return {"cells": list(reads("cells", 1, x, False)), "gates": list(reads("gates", 1, x, False)),
+            "outputs": list(reads("outputs", p + 1, x + named("cells", 1), False))}
+
+
+EVERY = ["cells", "gates", "outputs"]
+WRITTEN_OUT_1997 = [
+    memory_blocks(7, 7, 4, 1, ["gates"]), memory_blocks(7, 7, 3, 2, ["gates"]),
+    *map(one_hidden_unit, (4, 10, 100)), one_hidden_unit(100, extra=1), one_cell(100),
+    *(memory_blocks(4 + q, 2, 2, 1, []) for q in (50, 100, 200, 500, 1000)),
+    memory_blocks(1, 1, 3, 1, ["cells", "gates"]), memory_blocks(2, 1, 2, 2, EVERY),
+    memory_blocks(8, 4, 2, 2, EVERY), memory_blocks(8, 8, 3, 2, EVERY)]
+
+
+def test_the_networks_of_1997_and_2000_have_as_many_weights_as_published():
+    assert [wiring.parameters(net) for net in wiring.NETS_1997.values()] == PAPER_1997
+    assert wiring.parameters(wiring.NET_2000) == PAPER_2000
+
+
+def test_the_networks_of_1997_are_those_written_out():
+    for (name, net), layers in zip(wiring.NETS_1997.items(), WRITTEN_OUT_1997, strict=True):
+        assert {layer: counted(maps) for layer, maps in net.items()} == {
+            layer: count(connections) for layer, connections in layers.items()}, name
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (2, 3, 5, 7), (7, 2, 3, 1)])
+@pytest.mark.parametrize("biased", [[], ["cells"], ["gates"], ["outputs"], EVERY])
+@pytest.mark.parametrize("gates, gates_are_read, shortcut", [
+    (2, True, False), (3, True, False), (3, False, True), (2, False, False), (2, True, True)])
+def test_memory_blocks_are_counted_as_written_out(sizes, biased, gates, gates_are_read, shortcut):
+    options = biased, gates, gates_are_read, shortcut
+    net, by_hand = wiring.lstm(*sizes, *options), memory_blocks(*sizes, *options)
+    assert {layer: counted(maps) for layer, maps in net.items()} == {
+        layer: count(connections) for layer, connections in by_hand.items()}
+
+
+def test_wrong_wirings_of_1997_and_2000_give_other_totals():
+    right = {"gates": 3, "gates_are_read": False, "shortcut": True}
+    for wrong in ({"gates": 2}, {"gates_are_read": True}, {"shortcut": False}):
+        assert wiring.parameters(wiring.lstm(7, 7, 4, 2, ["gates", "outputs"], **{**right, **wrong})) != PAPER_2000
+    for biased in ([], ["gates"], ["outputs"], EVERY):
+        assert wiring.parameters(wiring.lstm(7, 7, 4, 2, biased, **right)) != PAPER_2000
+    for biased in ([], ["cells"], ["outputs"], EVERY):
+        assert wiring.parameters(wiring.lstm(7, 7, 4, 1, biased)) != PAPER_1997[0]
+    assert wiring.parameters(wiring.lstm(7, 7, 4, 1, ["gates"], gates_are_read=False)) == PAPER_1997[0] - 12 * 8
+
+
 # ------------------------------------------------------------------------------------------------ nn
 
 def parameters_of(model):
@@ -325,6 +411,13 @@ def test_subsampling_counts_as_an_average_pool_with_a_weight_and_a_bias_each(ker
 def test_fully_connected_counts_as_a_linear_layer(units, inputs):
     layer = nn.Linear(inputs, units, rng=np.random.default_rng(0))
     assert counted(wiring.fully_connected(units, inputs)) == (parameters_of(layer), connections_of(layer, (inputs,)))
+
+
+@pytest.mark.parametrize("D, H", [(1, 1), (3, 5), (7, 2)])
+def test_blocks_of_one_cell_with_three_gates_count_as_an_lstm_of_today(D, H):
+    """Whose gates read no gates, but which has two bias vectors, where one would do."""
+    net = wiring.lstm(D, 0, H, 1, ["cells", "gates"], gates=3, gates_are_read=False)
+    assert wiring.parameters(net) == parameters_of(nn.LSTM(D, H, rng=np.random.default_rng(0))) - 4 * H
 
 
 def test_a_whole_lenet_counts_as_its_wiring():
