@@ -49,7 +49,7 @@ def fixed(units, inputs):
 
 
 def lstm(inputs, outputs, blocks, size, biased=(), gates=2, gates_are_read=True, shortcut=False):
-    """The layers "cells", "gates" and "outputs" of a network of memory blocks, as it was wired in 1997.
+    """The layers "cells", "gates" and "outputs" of a network of memory blocks (Hochreiter and Schmidhuber 1997).
 
     A block has `size` cells, which share its gates: 2, or 3 with a forget gate. Cells and gates read the inputs, all
     cells and, if gates_are_read, all gates; outputs read the cells and, with a shortcut, the inputs. `biased` names the
@@ -57,8 +57,14 @@ def lstm(inputs, outputs, blocks, size, biased=(), gates=2, gates_are_read=True,
     """
     cells, gated = blocks*size, blocks*gates
     hidden, last = inputs + cells + gates_are_read*gated, cells + shortcut*inputs
-    wires = {"cells": (cells, hidden), "gates": (gated, hidden), "outputs": (outputs, last)}
-    return {layer: fully_connected(units, reads, layer in biased) for layer, (units, reads) in wires.items()}
+    return {"cells": fully_connected(cells, hidden, "cells" in biased),
+            "gates": fully_connected(gated, hidden, "gates" in biased),
+            "outputs": fully_connected(outputs, last, "outputs" in biased)}
+
+
+def one_hidden_unit(inputs, outputs):
+    """The layers "hidden" and "outputs": a unit that reads the inputs and itself, outputs that read both; no biases."""
+    return {"hidden": fully_connected(1, inputs + 1, False), "outputs": fully_connected(outputs, inputs + 1, False)}
 
 
 # LeCun et al. 1989, "Backpropagation applied to handwritten zip code recognition", section 3.
@@ -82,16 +88,15 @@ LENET_5 = {
     "output": fixed(10, 84),
 }
 
-# Hochreiter and Schmidhuber 1997, "Long short-term memory", by number of the experiment. In 2a one hidden unit reads
-# the inputs and, but for the LSTM, itself; the outputs read it and the inputs. CH is one of its two networks, with one
-# output more.
+# Hochreiter and Schmidhuber 1997, "Long short-term memory", by number of the experiment; biases are those of table 10.
+# CH, the chunker, is one of its two networks. The cell and the input gate of 2a read the inputs alone, its outputs the
+# inputs and the cell.
 BIASED = ("cells", "gates", "outputs")
 NETS_1997 = {
     "1, 4 blocks of 1": lstm(7, 7, 4, 1, ["gates"]),
     "1, 3 blocks of 2": lstm(7, 7, 3, 2, ["gates"]),
-    **{f"2a, RTRL, p = {p}": {"hidden": fully_connected(1, p + 2, False),
-                              "outputs": fully_connected(p + 1, p + 2, False)} for p in (4, 10, 100)},
-    "2a, CH, p = 100": {"hidden": fully_connected(1, 102, False), "outputs": fully_connected(102, 102, False)},
+    **{f"2a, RTRL, p = {p}": one_hidden_unit(p + 1, p + 1) for p in (4, 10, 100)},
+    "2a, CH, p = 100": one_hidden_unit(101, 102),
     "2a, LSTM, p = 100": {"cells": fully_connected(1, 101, False), "gates": fully_connected(1, 101, False),
                           "outputs": fully_connected(101, 102, False)},
     **{f"2c, {q} distractors": lstm(q + 4, 2, 2, 1) for q in (50, 100, 200, 500, 1000)},
