@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 from matplotlib.colors import to_hex
 from matplotlib.patches import Circle, FancyArrowPatch
 
-from backprop_lib import cnn, diagrams, rnn
+from backprop_lib import autodiff, cnn, diagrams, rnn, sweeps
 from backprop_lib.plotting import FORWARD, GRADIENT, REFERENCE
 
 
@@ -153,6 +153,84 @@ def test_graph_shows_every_value_above_its_gradient():
         assert below == [gradient]
     assert {"times b", "times a"} <= {text.get_text() for text in ax.texts}
     ax.figure.canvas.draw()
+
+
+# ------------------------------------------------------------------------------------------------ records
+
+def soft_record():
+    """(x + σ(y)) / (σ(x) + (x + y)²) at (3, -4), and what must be written: labels, values, derivatives, rates."""
+    x, y = autodiff.Node(3.0), autodiff.Node(-4.0)
+    s, t = autodiff.sigmoid(x), x + y
+    f = (x + autodiff.sigmoid(y)) / (s + t**2)
+    a, b = sigmoid(3.0), sigmoid(-4.0)
+    top, bottom = 3 + b, a + 1
+    up, down = 1 / bottom, -top / bottom**2
+    wanted = {"f": (top / bottom, 1), "x": (3, up + down * (a * (1 - a) - 2)), "y": (-4, up * b * (1 - b) - 2 * down),
+              "s": (a, down), "σ": (b, up), "u": (-1, -2 * down), "^ 2": (1, down)}
+    return f, {"x": x, "y": y, "s": s, "u": t, "f": f}, wanted, [1] * 6 + [a * (1 - a), b * (1 - b), -2, up, down]
+
+
+def ordered_record():
+    """Werbos: z2 = 4 z1, z3 = 3 z1 + 5 z2; and (2 - z3)², as a product of a node with itself."""
+    z1 = autodiff.Node(1.0)
+    z2 = 4 * z1
+    z3 = 3 * z1 + 5 * z2
+    e = 2 - z3
+    wanted = {"z": (1, -42 * -23), "× 4": (4, 210), "× 3": (3, 42), "× 5": (20, 42), "+": (23, 42),
+              "2 \N{MINUS SIGN}": (-21, -42), "×": (441, 1)}
+    return e * e, {"z": z1}, wanted, [4, 3, 5, 1, 1, -1, -42]
+
+
+def check_record(record):
+    """The texts of `draw_record` are those that are wanted, each in its place; returns the axes."""
+    output, names, wanted, slopes = record()
+    ax = diagrams.draw_record(output, names, "A record")
+    values, gradients = written(ax, FORWARD), written(ax, GRADIENT)
+    labels = {text.get_text(): np.array(text.get_position()) for text in ax.texts if text.get_style() == "italic"}
+    for label, (value, gradient) in wanted.items():
+        number, place = min(values, key=lambda item: np.linalg.norm(item[1] - labels[label]))
+        below, = (g for g, at in gradients if at[0] == place[0] and 0 < place[1] - at[1] < 0.6)
+        assert abs(number - value) <= 5e-4 * abs(value) and abs(below - gradient) <= 5e-3 * abs(gradient), label
+    grey = [text.get_text().replace("\N{MINUS SIGN}", "-") for text in ax.texts if text.get_color() == "0.3"]
+    found = sorted(float(text) for text in grey if text[-1:].isdigit())
+    np.testing.assert_allclose(found, sorted(slopes), rtol=5e-3)
+    assert len(values) == len(gradients) == len([p for p in ax.patches if isinstance(p, Circle)])
+    return ax
+
+
+@pytest.mark.parametrize("record", [soft_record, ordered_record])
+def test_record_shows_every_value_above_its_derivative_and_every_rate(record):
+    ax = check_record(record)
+    check_texts(ax)
+    check_circles(ax)
+    forward, backward = arrows(ax, FORWARD), arrows(ax, GRADIENT)
+    assert len(forward) == len(backward) and all(start[0] < end[0] for start, end in forward)
+    assert all(start[0] > end[0] for start, end in backward)
+
+
+def test_no_arrow_of_a_record_goes_through_a_circle():
+    ax = diagrams.draw_record(*soft_record()[:2], "A record")
+    lines = [pair for line in ax.lines for pair in zip(line.get_xydata(), line.get_xydata()[1:])]
+    for start, end in lines + arrows(ax, FORWARD) + arrows(ax, GRADIENT):
+        for circle in (patch for patch in ax.patches if isinstance(patch, Circle)):
+            along = np.linspace(start, end, 100)
+            assert np.linalg.norm(along - circle.center, axis=1).min() > circle.radius
+
+
+def test_record_has_the_operation_above_a_name():
+    texts = [text.get_text() for text in diagrams.draw_record(*soft_record()[:2], "A record").texts]
+    assert {"f", "/", "u", "+"} <= set(texts)
+
+
+def test_record_that_is_wrong_is_found(monkeypatch):
+    monkeypatch.setattr(diagrams, "rates", lambda node: [(before, 2 * rate) for before, rate in sweeps.rates(node)])
+    with pytest.raises(AssertionError):
+        check_record(soft_record)
+
+
+def test_record_of_arrays_is_refused():
+    with pytest.raises(ValueError, match="single number"):
+        diagrams.draw_record(autodiff.Node(np.ones(3)).sum(), {}, "A record")
 
 
 # ------------------------------------------------------------------------------------------------ convolution
@@ -528,6 +606,7 @@ def test_a_formula_that_does_not_hold_is_found():
 
 DRAWINGS = {"network": lambda: diagrams.draw_network(**MIXED),
             "graph": lambda: diagrams.draw_graph(NODES, EDGES, "A product swaps its factors"),
+            "record": lambda: diagrams.draw_record(*soft_record()[:2], "Three arrows leave x"),
             "taps": lambda: [diagrams.draw_taps(ax, 10, 3, padding=1, output=1, pixel=4)
                              for ax in plt.figure(figsize=(9, 5.4)).subplots(2, 2).ravel()],
             "convolution": lambda: diagrams.draw_convolution(RNG.random((8, 8)), RNG.random((3, 3)), (1, 2), (3, 3)),
