@@ -256,7 +256,8 @@ class Node:
     """An array of float32 or float64 and of any shape, `value`, and the `step` that made it: None if it was given.
 
     + - * / ** @, indices and the methods do what they do to arrays, and are recorded; numbers and arrays beside a node
-    are constants. A Python float becomes a float64 array without axes. Raises TypeError for anything else.
+    are constants. A Python float becomes a float64 array without axes. `key` names the node: the number of its step
+    and its place among the outputs. Raises TypeError for anything else.
     """
 
     def __init__(self, value, step=None, place=0):

@@ -81,8 +81,9 @@ def rates(node):
 def path_sum(output, node):
     """d output / d node as the sum over all paths of the product of their rates, without adding at nodes in between.
 
-    Returns (derivative, paths, multiplications). The number of paths grows exponentially with depth, while `gradients`
-    goes over each arrow once. Raises as `rates`.
+    Returns (derivative, paths, multiplications): one for each arrow, also of rate 1; what paths share next to the
+    output is multiplied once. The number of paths grows exponentially with depth, while `gradients` goes over each
+    arrow once. Raises as `rates`.
     """
     require_nodes("path_sum", output, node)
     arrows, waiting = {}, [(output, 1.0)]
