@@ -175,6 +175,15 @@ def test_a_gradient_that_is_zero_but_for_rounding_passes(method):
     check_gradients(forward, backward, normal(N, K), normal(N, seed=2), method=method)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.7, 12.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_differences_of_a_function_that_does_not_change_pass_at_any_value(value, seed):
+    z = normal(N, K, seed=seed)
+    check_gradients(lambda c: mlp.softmax_forward(z + c[:, None]),
+                    lambda dp, cache: mlp.softmax_backward(dp, cache).sum(axis=1),
+                    np.full(N, value), method="central", rng=np.random.default_rng(seed))
+
+
 @pytest.mark.parametrize("method", ["complex", "central"])
 def test_a_gradient_that_is_exactly_zero_passes(method):
     check_gradients(lambda x, b: (np.tanh(x), x), lambda dy, x: (dy / np.cosh(x)**2, np.zeros(2)), normal(4), normal(2),
