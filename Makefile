@@ -28,11 +28,9 @@ lab: export TQDM_DISABLE =
 lab: $(VENV)/.lab
 	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_ARGS)
 
-# The table of equations is made beside the tests and printed after them.
+# The tests print the table of equations behind them.
 test: $(VENV)/.test
-	@$(BIN)/python -m backprop_lib.equations > $(VENV)/equations.txt 2>&1 & table=$$!; \
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --nbval --nbval-current-env tests notebooks $(TEST_ARGS); \
-	tests=$$?; wait $$table; equations=$$?; cat $(VENV)/equations.txt; exit $$((tests + equations))
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --nbval --nbval-current-env tests notebooks $(TEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

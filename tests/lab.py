@@ -33,22 +33,34 @@ CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets.filter(ce
 # The toolbar says "idle" before a kernel is attached, so wait for the session itself.
 KERNEL_READY = """() => window.jupyterapp?.shell?.currentWidget?.context?.sessionContext
     ?.session?.kernel?.status === 'idle'"""
-RUN_ALL = """() => {
-    const commands = window.jupyterapp.commands;
+# All cells as "Run All" does; or the first and those with `part` in their source, while the others stay as stored.
+RUN = """part => {
+    const app = window.jupyterapp, notebook = app.shell.currentWidget.content;
+    const places = notebook.widgets.flatMap((cell, i) => cell.model.type === 'code' ? [i] : []);
+    const chosen = places.filter((i, n) => !part || !n
+        || notebook.widgets[i].model.sharedModel.getSource().includes(part));
     window.backpropRun = undefined;                             // an evaluation has no time limit, a wait has one
+    window.backpropCells = chosen.map(i => notebook.widgets[i].model);
     (async () => {
-        await commands.execute('notebook:clear-all-cell-outputs');
-        window.backpropRun = [await commands.execute('notebook:run-all-cells')];
+        window.backpropCells.forEach(model => model.clearExecution());
+        if (!part) await app.commands.execute('notebook:run-all-cells');
+        else for (notebook.activeCellIndex of chosen) await app.commands.execute('notebook:run-cell');
+        window.backpropRun = [true];
     })().catch(error => { window.backpropRun = [String(error)]; });
+    return chosen.length;
 }"""
 ERRORS = f"""() => ({CELLS})().flatMap(cell => {{
     const outputs = Array.from({{length: cell.model.outputs.length}}, (_, i) => cell.model.outputs.get(i).toJSON());
     return outputs.filter(output => output.output_type === 'error').map(output => output.ename + ': ' + output.evalue);
 }})"""
-NOT_RUN = f"""() => ({CELLS})().map(cell => cell.model)
+NOT_RUN = """() => window.backpropCells
     .filter(model => model.sharedModel.getSource().trim() && !model.executionCount).length"""
+OPEN = """path => { window.jupyterapp.commands.execute('docmanager:open', {path, factory: 'Notebook'}); }"""
+OPENED = """path => window.jupyterapp.shell.currentWidget?.context?.path === path
+    && !!document.querySelector('.jp-Notebook .jp-CodeCell')"""
 SHUTDOWN = """() => Promise.race([window.jupyterapp.shell.currentWidget.context.sessionContext.shutdown(),
                                  new Promise(resolve => setTimeout(resolve, 10000))])"""
+CLOSE = """() => window.jupyterapp.shell.currentWidget.dispose()"""
 BROKEN_WIDGETS = """() => [...document.querySelectorAll('.jp-Notebook .jp-OutputArea-output')]
     .map(e => e.textContent).filter(t => /Error displaying widget|Error creating widget|Loading widget/.test(t))"""
 RENDERED = """() => [...document.querySelectorAll('.jp-Notebook .jp-MarkdownCell')]
@@ -101,13 +113,18 @@ def wait_until(condition, what, timeout=TIMEOUT):
 
 
 class Lab:
-    """A JupyterLab server on a copy of a folder of notebooks, and a browser: use it in a `with` statement."""
+    """A JupyterLab server on a copy of a folder of notebooks, and a browser: use it in a `with` statement.
+
+    Its page stays while notebook after notebook is opened in it, for loading JupyterLab is most of the work; one that
+    failed is thrown away.
+    """
 
     def __init__(self, notebooks, scratch):
         self.scratch = Path(scratch)
         self.root = self.scratch / "notebooks"
         self.screenshots = Path(os.environ.get("BACKPROP_SCREENSHOTS", self.scratch / "screenshots")).resolve()
         self.screenshots.mkdir(parents=True, exist_ok=True)
+        self.page, self.page_errors = None, []
         shutil.copytree(notebooks, self.root, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
 
     def __enter__(self):
@@ -128,6 +145,15 @@ class Lab:
         """Open a notebook alone, without side bars and without a workspace from earlier; wait for its kernel."""
         assert (self.root / name).is_file(), f"there is no notebook {name}"
         return OpenNotebook(self, name)
+
+    def show(self, name):
+        """Bring a notebook into the page, into a new one if there is none."""
+        if self.page:
+            self.page.evaluate(OPEN, name)
+        else:
+            self.page = self.browser.new_page(viewport={"width": 1280, "height": 1400})
+            self.page.on("pageerror", lambda error: self.page_errors.append(str(error)))
+            self.page.goto(f"{self.address}/doc/tree/{name}?reset", timeout=TIMEOUT * 1000)
 
     def write(self, name, cells):
         """Store a small notebook beside the others; a cell is ("code" or "markdown", source)."""
@@ -190,14 +216,13 @@ class OpenNotebook:
     """One notebook in one browser page: use it in a `with` statement, which leaves a screenshot when it fails."""
 
     def __init__(self, lab, name):
-        self.lab, self.name, self.page_errors = lab, name, []
-        self.page = lab.browser.new_page(viewport={"width": 1280, "height": 1400})
-        self.page.on("pageerror", lambda error: self.page_errors.append(str(error)))
+        self.lab, self.name = lab, name
 
     def __enter__(self):
         try:
-            self.page.goto(f"{self.lab.address}/doc/tree/{self.name}?reset", timeout=TIMEOUT * 1000)
-            self.page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=TIMEOUT * 1000)
+            self.lab.show(self.name)
+            self.page = self.lab.page
+            self.wait_for(OPENED, "the notebook did not open", argument=self.name)
             self.wait_for(KERNEL_READY, "the kernel did not start")
         except BaseException as error:
             self.__exit__(type(error))
@@ -209,7 +234,12 @@ class OpenNotebook:
             self.screenshot("failed")
         with contextlib.suppress(Exception):                    # a closed page would leave its kernel running
             self.page.evaluate(SHUTDOWN)
-        self.page.close()
+        if kind is None:
+            self.page.evaluate(CLOSE)
+        else:
+            self.page.close()
+            self.lab.page = None
+        self.lab.page_errors.clear()
 
     def screenshot(self, label):
         """Store what the page looks like; returns the file."""
@@ -217,21 +247,24 @@ class OpenNotebook:
         self.page.screenshot(path=str(path))
         return path
 
-    def wait_for(self, script, what, timeout=TIMEOUT):
-        wait_until(lambda: self.page.evaluate(script), f"{self.name}: {what}", timeout)
+    def wait_for(self, script, what, timeout=TIMEOUT, argument=None):
+        wait_until(lambda: self.page.evaluate(script, argument), f"{self.name}: {what}", timeout)
 
-    def run_all(self):
-        """Clear what is stored, run all cells, and check that all ran and none raised, in the page or in the kernel."""
-        self.page.evaluate(RUN_ALL)
+    def run(self, part=None):
+        """Clear and run all cells, or the first one and those that have `part` in their source; check that they ran
+        and none raised, in the page or in the kernel; returns how many."""
+        cells = self.page.evaluate(RUN, part)
         self.wait_for("() => window.backpropRun", "the cells did not finish")
-        errors = self.page.evaluate(ERRORS)
+        errors, missing = self.page.evaluate(ERRORS), self.page.evaluate(NOT_RUN)
         assert not errors, f"{self.name}: {'; '.join(errors)}"
-        assert self.page.evaluate(NOT_RUN) == 0, f"{self.name}: {self.page.evaluate(NOT_RUN)} cells did not run"
+        assert missing == 0, f"{self.name}: {missing} of {cells} cells did not run"
         self.check_page()
+        return cells
 
     def check_page(self):
         """No script error, no broken widget."""
-        assert not self.page_errors, f"{self.name}: errors of the page: {self.page_errors}"
+        errors = self.lab.page_errors
+        assert not errors, f"{self.name}: errors of the page: {errors}"
         self.wait_for(f"() => ({BROKEN_WIDGETS})().length === 0", "a widget is not shown", timeout=20)
 
     def check_math(self, timeout=30):

@@ -25,7 +25,6 @@ from backprop_lib.equations.ledger import (
     Family,
     LedgerError,
     Run,
-    Verdict,
     check_derivation,
     check_family,
     check_inner,
@@ -33,7 +32,6 @@ from backprop_lib.equations.ledger import (
     check_statement,
     coded_value,
     family,
-    labelled_line,
     prove,
     run,
     sound_pair,
@@ -80,18 +78,26 @@ def check(of, label):
     return check_statement(of, *located(of, label))
 
 
+@functools.cache
+def verdict_of(label):
+    """The verdict on an equation as it stands, found once."""
+    return check(family_of(label), label)
+
+
 @pytest.fixture
-def checked_elsewhere(monkeypatch):
-    """check_family without what test_statement_code_and_proof_agree does for each label."""
-    monkeypatch.setattr("backprop_lib.equations.ledger.check_statement", lambda of, pair, s: Verdict(
-        s.label, labelled_line(of, pair, s), 1e-16, "definition", 0.0, 0.01, "1 % off"))
+def checked_once(monkeypatch):
+    """check_family with the verdicts that test_statement_code_and_proof_agree has found for each label."""
+    def checked(of, of_pair, statement):
+        assert (of, of_pair, statement) == (family_of(statement.label), *located(of, statement.label))
+        return verdict_of(statement.label)
+    monkeypatch.setattr("backprop_lib.equations.ledger.check_statement", checked)
 
 
 # ------------------------------------------------------------------------------------------------ green
 
 @pytest.mark.parametrize("label", LABELS)
 def test_statement_code_and_proof_agree(label):
-    verdict = check(family_of(label), label)
+    verdict = verdict_of(label)
     assert verdict.executed <= 1e-12 and verdict.derived <= 1e-12
     assert verdict.proof == ("formula" if label in BACKWARD else "definition")
     if verdict.change == "1 % off":
@@ -104,7 +110,7 @@ def test_statement_code_and_proof_agree(label):
 
 
 @pytest.mark.parametrize("prefix", FAMILIES)
-def test_labels_and_gradients_of_a_family(prefix, checked_elsewhere):
+def test_labels_and_gradients_of_a_family(prefix, checked_once):
     of = family(prefix)
     check_labels(of)
     assert [v.label for v in check_family(of)] == [s.label for s in of.statements]
@@ -126,10 +132,13 @@ def test_printed_equation_read_back_gives_the_same_numbers(label):
         assert sides[0](i) == pytest.approx(sides[1](i), rel=1e-12, abs=1e-14)
 
 
-def test_the_command_prints_count_worst_error_file_and_line(capsys, monkeypatch, checked_elsewhere):
+def test_the_command_prints_count_worst_error_file_and_line(capsys, monkeypatch, record_property, checked_once):
+    """What it prints is handed on, so that a run of all tests ends with it; see conftest.py."""
     monkeypatch.setattr("backprop_lib.equations.ledger.check_inner", lambda of, pair: None)
     command.main([])
-    printed = capsys.readouterr().out.splitlines()
+    table = capsys.readouterr().out
+    record_property("table", table)
+    printed = table.splitlines()
     rows = [row for row in printed if row.split()[0] in LABELS]
     assert [row.split()[0] for row in rows] == LABELS
     for row in rows:

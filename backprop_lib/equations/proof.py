@@ -118,7 +118,12 @@ def _same(left, right):
     both, sums = [canonical(side) for side in (left, right)], {}
     difference = sympy.expand(both[0] - both[1])
     difference = difference.xreplace({s: sums.setdefault(s, Dummy(real=True)) for s in _outer_sums(difference)})
-    return difference == 0 or not _refuted(difference) and sympy.simplify(difference.rewrite(sympy.exp)) == 0
+    return difference == 0 or not _refuted(difference) and _vanishes(difference.rewrite(sympy.exp))
+
+
+def _vanishes(e):
+    """True if e is 0. Over a common denominator an expansion shows most of it; simplify also tries what is slow."""
+    return sympy.expand(sympy.numer(sympy.together(e))) == 0 or sympy.simplify(e) == 0
 
 
 def _refuted(difference):

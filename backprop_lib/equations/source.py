@@ -7,17 +7,15 @@ import ast
 import copy
 import functools
 import inspect
-import io
 import pathlib
 import re
-import tokenize
 import types
 from typing import NamedTuple
 
 import numpy as np
 
 
-LABEL = re.compile(r"#\s*\(([A-Z]+-\d+)\)\s*$")
+LABEL = re.compile(r"[^#]*#\s*\(([A-Z]+-\d+)\)\s*")
 
 
 class Line(NamedTuple):
@@ -45,13 +43,14 @@ def source_of(module, source=None):
 
 @functools.lru_cache(maxsize=32)
 def _labelled_lines(path, source):
-    tree, lines, text = ast.parse(source), [], source.splitlines()
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    simple = simple_statements(tree)
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        found = token.type == tokenize.COMMENT and LABEL.match(token.string)
-        if found:
-            number = token.start[0]
+    (tree, simple), lines, text = _parsed(source), [], source.splitlines()
+    nodes = list(ast.walk(tree))
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    quoted = {number for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)
+              for number in range(node.lineno, node.end_lineno)}
+    for number, line in enumerate(text, start=1):
+        found = LABEL.fullmatch(line)
+        if found and number not in quoted:                      # the line does not end inside a docstring
             function = next((f.name for f in functions if f.lineno <= number <= f.end_lineno), None)
             code = " ".join(line.split("#")[0].strip() for node in on_line(simple, number)[:1]
                             for line in text[node.lineno - 1:node.end_lineno])
