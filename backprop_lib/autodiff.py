@@ -33,7 +33,7 @@ class Step(NamedTuple):
     args: tuple                                                 # nodes, and what was none
     outputs: tuple
     cache: object
-    checksums: tuple                                            # of the arrays among args and outputs
+    checksums: tuple                                            # of args, outputs, and arrays in a pair's cache
 
 
 # ------------------------------------------------------------------------------------------------ recording
@@ -52,7 +52,8 @@ def record(rule, args):
     if any(y.dtype not in widths for y in outputs):
         raise TypeError(f"{rule.name}: outputs must have the width of the arguments, {', '.join(map(str, widths))}; "
                         f"got {', '.join(str(y.dtype) for y in outputs)}")
-    step = Step(next(NUMBERS), rule, args, outputs, cache, before + tuple(map(checksum, outputs)))
+    made = outputs + arrays_in(cache, rule)
+    step = Step(next(NUMBERS), rule, args, outputs, cache, before + tuple(map(checksum, made)))
     nodes = tuple(Node(y, step, place) for place, y in enumerate(outputs))
     return nodes if len(nodes) > 1 else nodes[0]
 
@@ -88,18 +89,30 @@ def value_of(a):
     return a.value if isinstance(a, Node) else a
 
 
+def arrays_in(cache, rule):
+    """The arrays in the cache of an apply'd pair; the rules of the table keep nothing but arguments and output."""
+    if isinstance(cache, np.ndarray):
+        return (cache,) * (rule.kind == "pair" and cache.dtype.kind in "biufc")
+    parts = tuple(cache.values()) if isinstance(cache, dict) else cache
+    return sum((arrays_in(part, rule) for part in parts), ()) if isinstance(parts, (tuple, list)) else ()
+
+
 def checksum(value):
-    return zlib.crc32(value.ravel("K")) if isinstance(value, np.ndarray) else None
+    if isinstance(value, np.ndarray):
+        return zlib.crc32(value.ravel("K"), hash(value.strides) % 2**32)    # a transpose holds the same bytes
+    return repr(value) if isinstance(value, (tuple, list, dict)) else None
 
 
 def require_unchanged(step, seen):
-    """Raise RuntimeError if an array that the step read or made has changed since, but for those that are `seen`."""
-    for i, array in enumerate(map(value_of, step.args + step.outputs)):
-        if (id(array), step.checksums[i]) not in seen and checksum(array) != step.checksums[i]:
-            which = f"argument {i}" if i < len(step.args) else "the result"
-            raise RuntimeError(f"{step.rule.name}: {which}, an array of shape {array.shape}, was changed in place "
+    """Raise RuntimeError if what the step read or made has changed since, but for what is `seen`."""
+    read = len(step.args)
+    for i, a in enumerate((*map(value_of, step.args), *step.outputs, *arrays_in(step.cache, step.rule))):
+        if (id(a), step.checksums[i]) not in seen and checksum(a) != step.checksums[i]:
+            which = f"argument {i}" if i < read else "the result" if i < read + len(step.outputs) else "the cache"
+            what = f"an array of shape {a.shape}" if isinstance(a, np.ndarray) else f"a {type(a).__name__}"
+            raise RuntimeError(f"{step.rule.name}: {which}, {what}, was changed in place "
                                "after it was recorded, so the derivative is lost; write x = x + 1, not x += 1")
-        seen.add((id(array), step.checksums[i]))
+        seen.add((id(a), step.checksums[i]))
 
 
 # ------------------------------------------------------------------------------------------------ reverse mode
@@ -135,7 +148,7 @@ def gradients(output, *inputs, cotangent=None):
         douts = [arriving[key] if key in arriving else np.zeros_like(y) for key, y in zip(keys, step.outputs)]
         for node, d in go_back(step, douts):
             add_to(arriving, node.key, d)
-    found = tuple(np.array(arriving.get(node.key, np.zeros_like(node.value))) for node in inputs)
+    found = tuple(np.array(arriving.get(node.key, np.zeros_like(node.value)), subok=True) for node in inputs)
     return found if len(found) != 1 else found[0]
 
 
@@ -152,7 +165,7 @@ def steps_to(*nodes):
 
 def go_back(step, douts):
     """Pairs (node, gradient) for the nodes among the arguments of a step."""
-    name, _, backward, _, wanted = step.rule
+    name, _, backward, kind, wanted = step.rule
     douts = [np.broadcast_to(d, d.shape, subok=True) for d in douts]    # read-only: others may hold the same array
     returned = backward(*douts, step.cache)
     returned = returned if isinstance(returned, tuple) else (returned,)
@@ -160,8 +173,13 @@ def go_back(step, douts):
     got = [None if d is None else np.shape(d) for d in returned]
     if got != expected:
         raise ValueError(f"gradients: the backward of {name} must return gradients of shapes {expected}, got {got}")
+    for d in returned:
+        if isinstance(d, (np.matrix, np.ma.MaskedArray)):
+            raise TypeError(f"gradients: the backward of {name} must return plain arrays, got {type(d).__name__}")
+    if kind == "pair":
+        require_unchanged(step, set())                          # backward might write into its cache
     nodes = [(step.args[i], d) for i, d in zip(wanted, returned) if isinstance(step.args[i], Node)]
-    return [(node, np.asanyarray(d, node.value.dtype)) for node, d in nodes]
+    return [(node, np.array(d, node.value.dtype, subok=True)) for node, d in nodes]     # backward may use d again
 
 
 def add_to(arriving, key, d):
@@ -279,13 +297,26 @@ class Node:
     def __pow__(self, p):
         if not isinstance(p, Real):
             raise TypeError(f"power: the exponent must be a number, got {type(p).__name__}; write exp(p * log(x))")
-        return power(self, p)
+        return power(self, p.item() if isinstance(p, np.generic) else p)    # p - 1 would be rounded, or overflow
 
     def __getitem__(self, index):
         return take(self, copy.deepcopy(index))                 # an array of places might be changed later
 
     def __setitem__(self, index, value):
         raise TypeError("Node: a recorded array must not change; make a new one, by concatenate or stack")
+
+    def __iter__(self):
+        if not self.shape:
+            raise TypeError("Node: a number has no rows to go through")
+        return (self[i] for i in range(len(self.value)))
+
+    def __bool__(self, *_):
+        raise TypeError("Node: a node is neither true nor false nor equal to anything: compare its .value, or use `is`")
+
+    __eq__, __hash__ = __bool__, object.__hash__
+
+    def __reduce_ex__(self, _):
+        raise TypeError("Node: a copy would count as the same node; make a new one of a copy of .value")
 
     def __array_ufunc__(self, ufunc, method, *inputs, **options):
         if ufunc in OPERATORS and method == "__call__" and not options:

@@ -23,8 +23,8 @@ class Rule(NamedTuple):
 def pair(name, kind, forward, backward, arrays=1):
     """The Rule of y = forward(*args), gradients = backward(d, y, *args); the first `arrays` of args are differentiated.
 
-    kind is "linear", "product" (linear in each argument), "entrywise" or "pair" (anything). What broadcasting copied
-    is summed.
+    kind is "linear", "product" (linear in each argument), "entrywise" or "complex" (anything that complex numbers go
+    through). What broadcasting copied is summed.
     """
     def pair_forward(*args):
         width = np.result_type(*(a.dtype for a in args[:arrays]))
@@ -81,10 +81,10 @@ RULES = {rule.name: rule for rule in (
     pair("subtract", "linear", lambda a, b: a - b, lambda d, y, a, b: (d, -d), 2),
     pair("negative", "linear", lambda a: -a, lambda d, y, a: -d),
     pair("multiply", "product", lambda a, b: a * b, lambda d, y, a, b: (d * b, d * a), 2),
-    pair("divide", "pair", lambda a, b: a / b, lambda d, y, a, b: (d / b, -d * y / b), 2),
+    pair("divide", "complex", lambda a, b: a / b, lambda d, y, a, b: (d / b, -d * y / b), 2),
     pair("matmul", "product", lambda a, b: a @ b,
          lambda d, y, a, b: (d @ b.swapaxes(-1, -2), a.swapaxes(-1, -2) @ d), 2),
-    pair("maximum", "pair", lambda a, b: np.where(first_wins(a, b), a, b),     # of equals the first wins
+    pair("maximum", "complex", lambda a, b: np.where(first_wins(a, b), a, b),     # of equals the first wins
          lambda d, y, a, b: (np.where(first_wins(a, b), d, 0), np.where(first_wins(a, b), 0, d)), 2),
     pair("power", "entrywise", lambda x, p: x**p,
          lambda d, y, x, p: d * (p * x**(p - 1)) if p else 0 * d),

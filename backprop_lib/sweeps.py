@@ -7,7 +7,9 @@ along every single path; `count_multiplications` counts what NumPy carries out i
 import numpy as np
 
 from .autodiff import Node, add_to, go_back, like, require_nodes, require_unchanged, steps_to, value_of
-from .gradcheck import COMPLEX_STEP
+
+
+STEP = 1e-100                                                   # in the complex step; tiny beside any float32
 
 
 # ------------------------------------------------------------------------------------------------ forward mode
@@ -19,7 +21,8 @@ def directional(output, *moves):
     moves   pairs (node, direction), the direction an array like the node; if a node is there twice, the moves add
 
     Returns an array like the output. Raises ValueError or TypeError for a direction that does not fit its node, or
-    for an apply'd pair that complex numbers cannot go through, RuntimeError if a recorded array was changed in place.
+    for an apply'd pair that complex numbers cannot go through, or whose forward and backward do not agree on the way
+    of the direction, RuntimeError if a recorded array was changed in place.
     Source: Wengert 1964, "A simple automatic derivative evaluation program".
     """
     require_nodes("directional", output, *(node for node, _ in moves))
@@ -32,7 +35,7 @@ def directional(output, *moves):
             require_unchanged(step, seen)
             for place, (v, y) in enumerate(zip(push(step, directions), step.outputs)):
                 add_to(moving, (step.number, place), np.asanyarray(v, y.dtype))
-    return np.array(moving.get(output.key, np.zeros_like(output.value)))
+    return np.array(moving.get(output.key, np.zeros_like(output.value)), subok=True)
 
 
 def push(step, directions):
@@ -51,13 +54,37 @@ def push(step, directions):
         return [sum(others, first)]
     if kind == "entrywise":
         return backward(directions[0], step.cache)
+    largest = max(np.max(np.abs(v), initial=0, where=np.isfinite(v)) for v in (np.asarray(v) for _, v in moves))
+    size = 2.0 ** (np.frexp(np.float64(largest))[1] - 1)        # of the direction, which may be huge or tiny
+    values = [a.astype(np.float64) if getattr(a, "dtype", None) == np.float32 else a for a in values]
     for i, v in moves:
-        values[i] = values[i] + 1j * COMPLEX_STEP * v.astype(np.float64)
+        values[i] = values[i] + 1j * (STEP * (v.astype(np.float64) / size))
     outputs = forward(*values)[:-1]
     if not all(map(np.iscomplexobj, outputs)):
         raise TypeError(f"directional: the forward of {step.rule.name} drops imaginary parts (np.abs, np.linalg.norm "
                         "and float arrays made inside do), so no direction can be carried through it")
-    return [y.imag / COMPLEX_STEP for y in outputs]
+    found = [y.imag / STEP * size for y in outputs]
+    if kind == "pair":
+        require_agreement(step, dict((step.args[i].key, v) for i, v in moves), found)
+    return found
+
+
+def require_agreement(step, moving, found):
+    """w . (J v) = (J^T w) . v for random w, with J v from forward and J^T w from backward, or TypeError is raised."""
+    rng = np.random.default_rng(0)
+    cotangents = [rng.standard_normal(y.shape).astype(y.dtype) for y in step.outputs]
+    sides = [(w, d) for w, d in zip(cotangents, found)]
+    others = [(d, moving[node.key]) for node, d in go_back(step, cotangents) if node.key in moving]
+    left, right = (sum(np.vdot(*map(wide, pair)) for pair in pairs) for pairs in (sides, others))
+    scale = sum(np.prod([np.linalg.norm(wide(a)) for a in pair]) for pair in sides + others)
+    if abs(left - right) > np.sqrt(np.finfo(cotangents[0].dtype).eps) * scale:
+        raise TypeError(f"directional: forward and backward of {step.rule.name} do not agree, so no direction can be "
+                        "carried through it; forward must keep imaginary parts, draw nothing, and take each kink as "
+                        "backward does")
+
+
+def wide(a):
+    return np.asarray(a, np.float64).ravel()
 
 
 # ------------------------------------------------------------------------------------------------ path by path
@@ -103,7 +130,8 @@ def path_sum(output, node):
 # ------------------------------------------------------------------------------------------------ counting
 
 # These multiply where no ufunc is seen.
-BLIND = (np.dot, np.einsum, np.inner, np.outer, np.tensordot, np.vdot, np.kron, np.cross, np.convolve, np.correlate)
+BLIND = (np.dot, np.einsum, np.inner, np.outer, np.tensordot, np.vdot, np.kron, np.cross, np.convolve, np.correlate,
+         np.cov, np.interp, np.broadcast_arrays)
 
 
 class Counting(np.ndarray):
@@ -115,7 +143,7 @@ class Counting(np.ndarray):
     def __array_ufunc__(self, ufunc, method, *inputs, **options):
         if any(isinstance(a, Node) for a in inputs):
             return NotImplemented                               # the node knows what to do
-        counted = ufunc in (np.multiply, np.divide, np.square, np.matmul)
+        counted = ufunc in (np.multiply, np.divide, np.floor_divide, np.reciprocal, np.square, np.matmul)
         if counted and method != "__call__" or ufunc.signature and not counted:
             raise TypeError(f"count_multiplications: cannot see into np.{ufunc.__name__}, {method}; write * or @")
         if "out" in options:
@@ -153,8 +181,9 @@ def count_multiplications(function, *arrays):
     """How many multiplications and divisions of numbers function(*arrays) carries out; what it returns is dropped.
 
     arrays are of any shapes; what is none, such as a number or an option, is handed on as it is and does not count.
-    Squares are multiplications; exp, tanh and other powers do not count. Raises TypeError for NumPy's functions that
-    multiply out of sight, such as np.einsum.
+    Squares and 1/x count; exp, tanh and other powers do not, nor what is done to numbers and arrays that come out of
+    float, item, np.array or np.asarray. Raises TypeError for NumPy's functions that multiply out of sight, such as
+    np.einsum.
     """
     tally = []
     function(*(counting(a, tally) if isinstance(a, np.ndarray) else a for a in arrays))

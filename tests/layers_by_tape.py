@@ -261,7 +261,7 @@ def cell_weights(layer, params, k):
 
 
 def convolution(layer, x, params):
-    bias = params.get("bias") or Node(np.zeros(layer.out_channels))
+    bias = params["bias"] if "bias" in params else Node(np.zeros(layer.out_channels))
     return LAYERS["conv2d" if isinstance(layer, nn.Conv2d) else "conv_transpose2d"](
         x, params["weight"], bias, *layer.options.values())
 

@@ -1,6 +1,8 @@
 """backprop_lib.autodiff: the record, reverse mode, what it refuses; every layer of the library by hand and by tape."""
 
+import copy
 import gc
+import pickle
 import re
 import sys
 import threading
@@ -185,7 +187,7 @@ def test_a_value_is_numpys_and_a_gradient_agrees_with_the_complex_step(name):
         assert relative_error(d, reference) <= LIMIT
 
 
-@pytest.mark.parametrize("made", [frozen, spread])
+@pytest.mark.parametrize("made", [frozen, spread, np.asfortranarray])
 def test_read_only_and_strided_arrays_work_and_stay_as_they_are(made):
     for name in EXPRESSIONS:
         function, arrays, w = arrays_of(name)
@@ -664,6 +666,25 @@ def test_a_pair_with_several_outputs_of_which_one_is_used():
     assert max(map(relative_error, both, lstm.lstm_step_backward(c.value, h.value, cache))) <= 1e-15
 
 
+def test_an_output_that_is_not_used_sends_back_zeros_of_its_own_width():
+    widths = []
+
+    def backward(d, e, cache):
+        widths.extend([d.dtype, e.dtype])
+        return d + e
+    x = Node(narrow(3))
+    y, _ = apply(lambda x: (x + 0, x + 1, None), backward, x)
+    assert (gradients(y.sum(), x) == 1).all() and widths == [np.float32, np.float32]
+
+
+def test_an_argument_may_have_a_name_that_starts_with_d():
+    def backward(dy, cache):
+        """Shapes: dy (N) -> dd (N)"""
+        return 2 * dy
+    y = apply(lambda s, d: (s * d, None), backward, 2.0, Node(normal(3)))
+    assert y.step.rule.wanted == (1,)
+
+
 def test_constants_and_nodes_may_stand_side_by_side_in_a_pair():
     x, W, b = normal(3, 5), Node(normal(7, 5)), normal(7)
     y = apply(mlp.linear_forward, mlp.linear_backward, x, W, b)
@@ -710,6 +731,7 @@ def test_nan_goes_through():
         assert np.isnan(y.value).tolist() == [True, False]
         if f is not relu:
             assert np.isnan(gradients(y.sum(), x)).tolist() == [True, False]
+    assert np.isnan((x * float("nan")).value).all() and np.isnan((np.nan + x).value).all()
     L = (x * x).sum()
     assert np.isnan(L.value) and np.isnan(gradients(L, x)).tolist() == [True, False]
     assert np.isnan(gradients(x * 2, x, cotangent=np.array([1.0, np.nan]))).tolist() == [False, True]
@@ -841,6 +863,94 @@ def test_a_backward_that_works_in_place_is_refused():
     assert w.flags.writeable
 
 
+def masked(x, how):
+    """A pair's forward whose cache holds arrays in some container."""
+    mask = (x > 0) * 2.0
+    return x * mask, how(mask, x)
+
+
+@pytest.mark.parametrize("how, get", [
+    (lambda m, x: m, lambda cache: cache), (lambda m, x: (1, (m, x)), lambda cache: cache[1][0]),
+    (lambda m, x: [x, m], lambda cache: cache[1]), (lambda m, x: {"m": m}, lambda cache: cache["m"])])
+def test_a_backward_that_writes_into_its_cache_is_refused_at_once(how, get):
+    def greedy(d, cache):
+        m = get(cache)
+        m *= d
+        return m
+    x = Node(normal(7))
+    y = apply(lambda x: masked(x, how), greedy, x)
+    for _ in range(2):
+        refuses(RuntimeError, "<lambda>: the cache, an array of shape (7,), was changed in place", gradients, y, x,
+                cotangent=np.full(7, 3.0))
+    y = apply(lambda x: masked(x, how), lambda d, cache: d * get(cache), x)
+    assert same_bits([gradients(y, x, cotangent=normal(7))] * 2, [normal(7) * 2 * (x.value > 0)] * 2)
+
+
+def test_a_changed_mask_or_place_in_a_cache_is_refused():
+    for kind in (bool, int):
+        def greedy(d, kept):
+            kept[:] = 1
+            return d * kept
+        x = Node(normal(7))
+        y = apply(lambda x, kind=kind: (x * (x > 0), (x > 0).astype(kind)), greedy, x)
+        refuses(RuntimeError, "<lambda>: the cache, an array of shape (7,), was changed", gradients, y.sum(), x)
+
+
+def test_a_backward_that_writes_into_its_argument_is_refused_before_others_read_it():
+    def greedy(d, x):
+        x *= 2
+        return d * x
+    x = Node(normal(3))
+    y = (x * x + apply(lambda x: (x * x, x), greedy, x)).sum()
+    refuses(RuntimeError, "<lambda>: argument 0, an array of shape (3,), was changed", gradients, y, x)
+
+
+def test_one_room_for_all_caches_is_refused_and_one_for_all_gradients_is_copied():
+    room = np.zeros(3)
+
+    def forward(x):
+        room[:] = 2 * x
+        return x * x, room
+
+    def backward(d, factor):
+        room[:] = factor * d
+        return room
+    a, b = Node(normal(3)), Node(normal(3, seed=2))
+    y = apply(forward, lambda d, twice: d * twice, a) + apply(forward, lambda d, twice: d * twice, b)
+    refuses(RuntimeError, "forward: the cache, an array of shape (3,), was changed", gradients, y.sum(), a)
+    y = 5 * apply(lambda x: (2 * x, 2), backward, a) + apply(lambda x: (3 * x, 3), backward, b)
+    assert [d.tolist() for d in gradients(y.sum(), a, b)] == [[10] * 3, [3] * 3]
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+def test_a_matrix_or_a_masked_array_from_backward_is_refused():
+    """A matrix would turn the * of the next step into @."""
+    x = Node(normal(3, 3))
+    for kind in (np.matrix, np.ma.MaskedArray):
+        y = apply(lambda x: (2 * x, None), lambda d, cache, kind=kind: kind(2 * d), x * x)
+        refuses(TypeError, f"the backward of <lambda> must return plain arrays, got {kind.__name__}", gradients,
+                y.sum(), x)
+
+
+def test_a_changed_list_or_dictionary_of_options_is_refused():
+    x, options, shape = Node(normal(3, 5)), {"by": [2.0]}, [5, 3]
+    y = apply(lambda x, o: (x * o["by"][0], o), lambda d, o: d * o["by"][0], x, options)
+    z = x.reshape(shape)
+    assert (gradients(y.sum(), x) == 2).all() and directional(z, (x, normal(3, 5))).shape == (5, 3)
+    options["by"][0] = 3.0
+    shape.reverse()
+    refuses(RuntimeError, "<lambda>: argument 1, a dict, was changed in place", gradients, y.sum(), x)
+    refuses(RuntimeError, "reshape: argument 1, a tuple, was changed in place", directional, z, (x, normal(3, 5)))
+
+
+def test_a_value_turned_round_is_seen():
+    for turn in (np.transpose, lambda a: a[::-1]):
+        x = Node(normal(3, 3))
+        y = (x * normal(3, 3)).sum()
+        x.value = turn(x.value)
+        refuses(RuntimeError, "multiply: argument 0, an array of shape (3, 3)", gradients, y, x)
+
+
 def test_a_missing_cotangent_is_refused():
     x, W, h, L = network()
     refuses(ValueError, "gradients: the output has shape (3, 7), not a single number: give a cotangent of that shape, "
@@ -924,6 +1034,38 @@ def test_the_errors_say_what_to_write():
         bool(x > 0)
     with pytest.raises(TypeError):
         float(x)
+
+
+@pytest.mark.parametrize("ask", [
+    bool, lambda x: x or 1.0, lambda x: not x, lambda x: x == Node(2.0), lambda x: x != 2.0, lambda x: 2.0 == x,
+    lambda x: x in [Node(2.0)], lambda x: 2.0 in x.reshape(1), lambda x: x * (x == 2.0)])
+def test_a_node_has_no_truth_and_equals_nothing(ask):
+    """It would be the object that is compared, not its value: x * (x == 2) would be x * False."""
+    refuses(TypeError, "a node is neither true nor false nor equal to anything: compare its .value", ask, Node(2.0))
+
+
+def test_a_node_may_still_be_a_key_and_be_found_by_itself():
+    x, y = Node(2.0), Node(2.0)
+    assert {x: 1, y: 2}[y] == 2 and x in [x, y]
+
+
+def test_a_number_has_no_rows():
+    for go_through in (list, sum):                              # the sum of no rows would be 0
+        refuses(TypeError, "a number has no rows to go through", go_through, Node(2.0))
+    assert list(Node(np.zeros((0, 3)))) == [] and [row.shape for row in Node(np.zeros((2, 0)))] == [(0,), (0,)]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps, lambda x: copy.deepcopy({"x": [x]})])
+def test_a_copy_of_a_node_is_refused(copied):
+    """It would have the same key, and its gradient would be added to that of the first."""
+    for x in (Node(2.0), Node(2.0) * 3.0):
+        refuses(TypeError, "a copy would count as the same node; make a new one of a copy of .value", copied, x)
+
+
+@pytest.mark.parametrize("p", [np.float32(0.1), np.float16(0.1), np.int8(-128), np.uint8(1), np.int64(3)], ids=repr)
+def test_an_exponent_of_numpy_is_a_number_like_any_other(p):
+    x = Node(np.array([1.5]))
+    assert same_bits([(x**p).value, gradients(x**p, x)], [(x**p.item()).value, gradients(x**p.item(), x)])
 
 
 def test_a_matrix_product_with_a_number_is_refused_as_by_numpy():
@@ -1017,6 +1159,8 @@ def test_a_sweep_looks_at_each_array_once_and_a_docstring_is_read_once(monkeypat
     gradients(y, x)
     arrays = [id(array) for array in looked if isinstance(array, np.ndarray)]
     assert len(arrays) == len(set(arrays)) == 5                 # x, x x, x x x, x x x + x and the sum
+    looked.clear()
+    assert (x * x).shape == (3,) and len([a for a in looked if isinstance(a, np.ndarray)]) == 1     # x was looked at
     hits = autodiff.documented.cache_info().hits
     for _ in range(2):
         apply(mlp.tanh_forward, mlp.tanh_backward, x.reshape(1, 3))

@@ -114,7 +114,7 @@ def test_the_kind_of_a_rule_is_what_it_does(name):
                 moved, = backward_of(rule, one.reshape(x.shape), *args)
                 assert not moved.ravel()[one == 0].any()
         else:
-            assert rule.kind == "pair" and name in ("divide", "maximum")
+            assert rule.kind == "complex" and name in ("divide", "maximum")
 
 
 @each_rule
@@ -191,6 +191,8 @@ def test_the_first_of_equal_ones_wins_and_nan_wins_over_all():
     d = np.arange(1.0, 7)
     da, db = backward_of(RULES["maximum"], d, a, b)
     assert da.tolist() == [0, 2, 3, 0, 5, 6] and db.tolist() == [1, 0, 0, 4, 0, 0]
+    assert [g.tolist() for g in backward_of(RULES["maximum"], np.full(2, np.inf), a[:2], b[:2])] == [[0, np.inf],
+                                                                                                     [np.inf, 0]]
     assert np.isnan(forward_of(RULES["maximum"], a, b)).tolist() == [False, False, True, True, True, False]
     assert forward_of(RULES["maximum"], a, b)[:2].tolist() == [2, 2]
 
@@ -206,6 +208,21 @@ def test_relu_has_derivative_0_at_0_and_lets_nan_through():
 def test_powers_at_zero_have_their_derivatives():
     zero = np.zeros(1)
     assert [backward_of(RULES["power"], np.ones(1), zero, p)[0][0] for p in (0, 0.0, 1, 2, 3.0)] == [0, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("name, args, expected", [
+    ("sqrt", (np.zeros(1),), np.inf), ("log", (np.zeros(1),), np.inf), ("power", (np.zeros(1), 0.5), np.inf),
+    ("power", (np.zeros(1), -1), -np.inf), ("log", (-np.ones(1),), -1), ("sqrt", (-np.ones(1),), np.nan),
+    ("power", (-np.ones(1), 0.5), np.nan), ("power", (np.ones(1), np.nan), np.nan)])
+def test_no_finite_derivative_is_made_up_where_there_is_none(name, args, expected):
+    with np.errstate(all="ignore"):
+        d, = backward_of(RULES[name], np.ones(1), *args)
+    np.testing.assert_array_equal(d, [expected])
+
+
+def test_a_tiny_divisor_is_not_squared():
+    _, db = backward_of(RULES["divide"], np.ones(1), np.array([1e-200]), np.array([1e-200]))
+    assert db[0] == pytest.approx(-1e200)
 
 
 def test_no_overflow_at_large_arguments():

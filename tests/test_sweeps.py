@@ -115,6 +115,8 @@ def test_moves_of_a_node_in_between_and_of_one_node_twice_add():
     assert directional(L, (h, u), (x, v)) == pytest.approx(np.sum(dx * v) + np.sum(dh * u), rel=LIMIT)
     assert directional(L, (x, v), (x, 2 * v)) == pytest.approx(3 * np.sum(dx * v), rel=LIMIT)
     assert directional(h, (h, u)).tolist() == u.tolist()
+    zero = Node(np.zeros((3, 5)))
+    assert (directional(zero * 3, (zero, v)) == 3 * v).all()
 
 
 def test_the_second_output_of_a_pair_moves_by_its_own_derivative():
@@ -159,6 +161,65 @@ def test_a_pair_that_drops_imaginary_parts_is_refused():
     refuses(TypeError, "directional: the forward of forward drops imaginary parts", directional, y, (x, normal(3)))
     y, z = apply(lambda x: (2 * x, *forward(x)), lambda d, e, sign: 2 * d + e * sign, x)
     refuses(TypeError, "drops imaginary parts", directional, y + z, (x, normal(3)))
+
+
+def unit_forward(x):
+    length = np.linalg.norm(x)                                  # a float, also of complex numbers
+    return x / length, (x, length)
+
+
+def unit_backward(d, cache):
+    x, length = cache
+    return d / length - x * (d @ x) / length**3
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_pair_that_drops_some_imaginary_parts_is_refused(dtype):
+    """x / |x| stays complex, but half of its derivative is lost."""
+    x, v = Node(normal(3).astype(dtype)), normal(3, seed=2).astype(dtype)
+    words = "directional: forward and backward of unit do not agree, so no direction can be carried through it"
+    refuses(TypeError, words, directional, apply(unit_forward, unit_backward, x), (x, v))
+    y = apply(lambda x: ((x @ x)**0.5 * x, x), lambda d, x: d * np.sqrt(x @ x) + x * (d @ x) / np.sqrt(x @ x), x)
+    assert relative_error(directional(y, (x, v)), np.array([gradients(y, x, cotangent=e) for e in np.eye(3, dtype=dtype)
+                                                            ]) @ v) <= {4: 1e-6, 8: LIMIT}[x.value.itemsize]
+
+
+def test_a_pair_that_draws_again_is_refused():
+    def forward(x, rng):
+        mask = rng.random(x.shape) < 0.5
+        return x * mask, mask
+    x = Node(normal(20))
+    y = apply(forward, lambda d, mask: d * mask, x, np.random.default_rng(0))
+    refuses(TypeError, "directional: forward and backward of forward do not agree", directional, y, (x, normal(20)))
+
+
+def test_a_pair_that_gets_one_node_twice_or_a_node_that_rests_agrees():
+    a, b, v = Node(normal(3)), Node(normal(3, seed=2)), normal(3, seed=3)
+
+    def product(a, b):
+        return apply(lambda a, b: (a * b, (a, b)), lambda d, cache: (d * cache[1], d * cache[0]), a, b)
+    assert relative_error(directional(product(a, a), (a, v)), 2 * a.value * v) <= LIMIT
+    assert relative_error(directional(product(a, b), (b, v)), a.value * v) <= LIMIT
+    assert relative_error(directional(product(a, b), (b, v), (a, v)), (a.value + b.value) * v) <= LIMIT
+    assert relative_error(directional(product(a, b), (b, 1e30 * v)), a.value * 1e30 * v) <= LIMIT
+    assert directional(product(a, b), (a, 0 * v)).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-30, 1.0, 1e30, 1e300])
+def test_the_size_of_a_direction_and_of_a_value_does_not_matter(size):
+    x, v = Node(np.array([2.0, -4.0])), np.array([1.0, 3.0])
+    assert relative_error(directional(1 / x, (x, size * v)) / size, -v / x.value**2) <= LIMIT
+    for small in (1e-30, 1e-80):
+        x = Node(np.array([2.0, -4.0]) * small)
+        assert relative_error(directional(small / x, (x, small * v)), -v * small**2 / x.value**2) <= LIMIT
+        assert relative_error(directional(small / x, (x, v)) * small, -v * small**2 / x.value**2) <= LIMIT
+
+
+def test_nan_and_infinity_in_a_direction_stay_at_their_entries():
+    x = Node(np.array([2.0, -4.0, 1.0]))
+    with np.errstate(invalid="ignore"):
+        dy = directional(1 / x, (x, np.array([np.nan, 1.0, np.inf])))
+    assert np.isfinite(dy).tolist() == [False, True, False] and dy[1] == -0.0625
 
 
 def test_a_tiny_direction_of_float32_is_not_lost():
@@ -250,13 +311,17 @@ COUNTS = {
     "entry by entry": (lambda a, b: a * a, 15), "broadcast": (lambda a, b: a[0] * a, 15),
     "by a number": (lambda a, b: 2.0 * a / 3.0, 30), "matrix product": (lambda a, b: a @ b, 3*5*7),
     "matrix and vector": (lambda a, b: a @ b[:, 0], 15), "vectors": (lambda a, b: a[0] @ b[:, 0], 5),
-    "batch": (lambda a, b: np.stack([a, a]) @ b, 2*3*5*7), "square": (lambda a, b: a**2, 15),
+    "batch": (lambda a, b: np.stack([a, a]) @ b, 2*3*5*7), "batch beside": (lambda a, b: a @ np.stack([b, b]), 2*3*5*7),
+    "square": (lambda a, b: a**2, 15),
     "in place": (lambda a, b: a.__imul__(2.0), 15), "beside plain arrays": (lambda a, b: np.ones((2, 1, 5)) * a, 30),
     "an array beside a node": (lambda a, b: a * Node(a) + Node(b.T[:3, :5]) * a, 30),
     "an outer product": (lambda a, b: np.multiply(a[0][:, None], b[0]), 35),
     "additions": (lambda a, b: a + a - a.sum() + a.max(), 0),
     "functions": (lambda a, b: np.tanh(np.exp(a)), 0), "after a transposition": (lambda a, b: b.T @ a.T, 3*5*7),
     "after a function": (lambda a, b: np.where(np.exp(a) > 1, a, 0) * 2, 15), "nothing": (lambda a, b: a, 0),
+    "one over": (lambda a, b: np.reciprocal(a) + a**-1, 30), "whole parts": (lambda a, b: a // 2.0, 15),
+    "a step down": (lambda a, b: a - 0.1 * gradients((n := Node(a)).sum(), n), 15),
+    "a step ahead": (lambda a, b: 0.1 * directional((n := Node(a)) + 1.0, (n, a)), 15),
     "on nodes": (lambda a, b: Node(a) @ Node(b) * 2.0, 3*5*7 + 21),
     "of a number without axes": (lambda a, b: a[0, 0] * a[0, 1] * 3.0, 2),
     "by way of add.at": (lambda a, b: gradients((Node(a)[[0, 0]] * 3.0).sum()), 30),
@@ -298,8 +363,9 @@ def test_counting_changes_no_number():
     lambda a, b: np.cross(a[:, :3], a[:, 2:]), lambda a, b: np.correlate(a[0], a[1]),
     lambda a, b: np.tensordot(a, b, 1), lambda a, b: np.vdot(a, a), lambda a, b: np.convolve(a[0], b[0]),
     lambda a, b: np.linalg.norm(a), lambda a, b: np.linalg.solve(a[:, :3], a[:, 0]), lambda a, b: np.fft.fft(a),
-    lambda a, b: np.prod(a), lambda a, b: a.cumprod(), lambda a, b: np.multiply.reduce(a),
-    lambda a, b: getattr(np, "vecdot", np.vdot)(a, a)])
+    lambda a, b: np.cov(a), lambda a, b: np.corrcoef(a), lambda a, b: np.interp(a, b[0], b[0]),
+    lambda a, b: np.broadcast_arrays(a, a[0]), lambda a, b: np.prod(a), lambda a, b: a.cumprod(),
+    lambda a, b: np.multiply.reduce(a), lambda a, b: getattr(np, "vecdot", np.vdot)(a, a)])
 def test_what_cannot_be_counted_is_refused(function):
     with pytest.raises(TypeError, match="count_multiplications: cannot see into np.*; write "):
         count_multiplications(function, A, B)
