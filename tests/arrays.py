@@ -1,6 +1,19 @@
-"""Arrays that a function must leave alone, or take as they are; used by the tests of the pure modules."""
+"""Arrays that a function must leave alone, or take as they are, random ones, and calls that must be refused."""
+
+import re
 
 import numpy as np
+import pytest
+
+
+def normal(*shape, seed=1):
+    """Random numbers, others for each shape."""
+    return np.asarray(np.random.default_rng([seed, *shape]).standard_normal(shape))
+
+
+def refuses(kind, words, function, *args, **options):
+    with pytest.raises(kind, match=re.escape(words)):
+        function(*args, **options)
 
 
 def same_bits(left, right):

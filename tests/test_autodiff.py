@@ -3,7 +3,6 @@
 import copy
 import gc
 import pickle
-import re
 import sys
 import threading
 import weakref
@@ -11,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from arrays import frozen, same_bits, spread
+from arrays import frozen, normal, refuses, same_bits, spread
 from layers_by_tape import LAYERS, LOSSES, by_tape, recurrent, tuple_of
 from test_conventions import MODULES
 
@@ -44,17 +43,8 @@ LIMIT = 1e-12
 
 # ------------------------------------------------------------------------------------------------ helpers
 
-def normal(*shape, seed=1):
-    return np.random.default_rng([seed, *shape]).standard_normal(shape)
-
-
 def cotangents_of(outputs, seed=9):
     return tuple(np.asarray(normal(*np.shape(y), seed=seed + i)) for i, y in enumerate(outputs))
-
-
-def refuses(kind, words, function, *args, **options):
-    with pytest.raises(kind, match=re.escape(words)):
-        function(*args, **options)
 
 
 def network(x=None):

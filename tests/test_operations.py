@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from arrays import frozen, same_bits, spread
+from arrays import frozen, normal, same_bits, spread
 
 from backprop_lib import operations
 from backprop_lib.gradcheck import away_from_kinks, complex_step, relative_error
@@ -13,10 +13,6 @@ LIMIT = 1e-12
 
 
 # ------------------------------------------------------------------------------------------------ helpers
-
-def normal(*shape, seed=1):
-    return np.asarray(np.random.default_rng([seed, *shape]).standard_normal(shape))
-
 
 def kinky(*shape, seed=1):
     return away_from_kinks(np.random.default_rng(seed), shape)

@@ -1,9 +1,8 @@
 """backprop_lib.sweeps: forward mode, paths one by one, and the multiplications that each way costs."""
 
-import re
-
 import numpy as np
 import pytest
+from arrays import normal, refuses
 
 from backprop_lib import lstm, norm
 from backprop_lib.autodiff import (
@@ -29,15 +28,6 @@ LIMIT = 1e-12
 
 
 # ------------------------------------------------------------------------------------------------ helpers
-
-def normal(*shape, seed=1):
-    return np.asarray(np.random.default_rng([seed, *shape]).standard_normal(shape))
-
-
-def refuses(kind, words, function, *args):
-    with pytest.raises(kind, match=re.escape(words)):
-        function(*args)
-
 
 def network(x, *weights):
     for W in weights[:-1]:
