@@ -54,18 +54,23 @@ def push(step, directions):
         return [sum(others, first)]
     if kind == "entrywise":
         return backward(directions[0], step.cache)
+    return push_complex(step, values, moves)
+
+
+def push_complex(step, values, moves):
+    """How the outputs of any step move, by the complex step; moves are pairs (place of the argument, direction)."""
     largest = max(np.max(np.abs(v), initial=0, where=np.isfinite(v)) for v in (np.asarray(v) for _, v in moves))
     size = 2.0 ** (np.frexp(np.float64(largest))[1] - 1)        # of the direction, which may be huge or tiny
     values = [a.astype(np.float64) if getattr(a, "dtype", None) == np.float32 else a for a in values]
     for i, v in moves:
         values[i] = values[i] + 1j * (STEP * (v.astype(np.float64) / size))
-    outputs = forward(*values)[:-1]
+    outputs = step.rule.forward(*values)[:-1]
     if not all(map(np.iscomplexobj, outputs)):
         raise TypeError(f"directional: the forward of {step.rule.name} drops imaginary parts (np.abs, np.linalg.norm "
                         "and float arrays made inside do), so no direction can be carried through it")
     found = [y.imag / STEP * size for y in outputs]
-    if kind == "pair":
-        require_agreement(step, dict((step.args[i].key, v) for i, v in moves), found)
+    if step.rule.kind == "pair":
+        require_agreement(step, {step.args[i].key: v for i, v in moves}, found)
     return found
 
 
