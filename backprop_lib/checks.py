@@ -342,7 +342,7 @@ def require_classes(owner, name, classes, K):
     outside = (classes < 0) | (classes >= K)
     if outside.any():
         index = tuple(map(int, np.argwhere(outside)[0]))
-        place = index if len(index) > 1 else index[0]
+        place = index[0] if len(index) == 1 else index
         raise IndexError(f"{owner}: {name} must lie in 0..{K - 1}, got {classes[index]} at index {place}")
 
 
@@ -403,3 +403,33 @@ def require_sizes(owner, name, value):
     if not sizes:
         raise ValueError(f"{owner}: {name} must have at least one axis, got {value!r}")
     return tuple(require_size(owner, name, size) for size in sizes)
+
+
+# ------------------------------------------------------------------------------------------------ words
+
+def require_words(owner, V, **words):
+    """Arrays of whole numbers in 0..V-1, by name."""
+    for name, array in words.items():
+        require_integers(owner, name, array)
+        require_classes(owner, name, array, V)
+
+
+def require_tables(owner, W_in, W_out):
+    """A row for each word in both tables, of the same length; returns the number of words."""
+    require_axes(owner, "W_in", W_in, "(V, D)")
+    if W_out.shape != W_in.shape:
+        raise ValueError(f"{owner}: W_out must have the shape {W_in.shape} of W_in, got {W_out.shape}")
+    return len(W_in)
+
+
+def require_context(owner, context, centre, W_in, W_out, name="context"):
+    """Some words around, or instead of, each word in the centre."""
+    V = require_tables(owner, W_in, W_out)
+    require_words(owner, V, **{name: context, "centre": centre})
+    require_axes(owner, "centre", centre, "(N)")
+    if context.ndim != 2 or len(context) != len(centre):
+        raise ValueError(f"{owner}: {name} must have a row of words for each of the {len(centre)} words of centre, got "
+                         f"shape {context.shape}")
+    if context.size == 0:
+        raise ValueError(f"{owner}: a mean over nothing has no value: {name} must have at least one row and a word in "
+                         f"it, got shape {context.shape}")

@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import cnn, gru, init, lstm, mlp, norm, rnn
+from . import cnn, embedding, gru, init, lstm, mlp, norm, rnn
 from .checkpoint import CheckpointError, Stateful  # noqa: F401  (the error is part of this module)
 from .checks import (
     require_axes,
@@ -63,6 +63,7 @@ from .checks import (
     require_transposed,
     require_whole,
     require_windows,
+    require_words,
 )
 
 
@@ -218,6 +219,37 @@ class Linear(Layer):
         dx, dW, db = mlp.linear_backward(dy.reshape(-1, self.out_features), cache)
         grads = {"weight": dW, "bias": db}
         return dx.reshape(*dy.shape[:-1], self.in_features), {name: grads[name] for name in self.shapes}
+
+
+# ------------------------------------------------------------------------------------------------ embedding
+
+class Embedding(Layer):
+    """A row of "weight" (num_embeddings, embedding_dim) for each word, a whole number in 0..num_embeddings-1.
+
+    Shapes: x (N, T) words -> y (N, T, D); x may have any other number of axes, at least one
+
+    The weight starts standard normal, as in PyTorch. Words have no gradient: backward returns None. Raises TypeError
+    unless x is an array of integers, IndexError for a word outside the range: -1 is none.
+    """
+
+    def __init__(self, num_embeddings, embedding_dim, *, rng, dtype=np.float64):
+        V = self.num_embeddings = require_size("Embedding", "num_embeddings", num_embeddings)
+        D = self.embedding_dim = require_size("Embedding", "embedding_dim", embedding_dim)
+        require_generator("Embedding", rng)
+        dtype = require_dtype("Embedding", dtype)
+        super().__init__({"weight": init.normal(rng, (V, D), 1.0, dtype=dtype)}, dtype)
+
+    def check(self, x):
+        require_words(self.name, self.num_embeddings, x=x)
+        if x.ndim == 0:
+            raise ValueError(f"{self.name}: x must have at least one axis, the examples, got shape ()")
+        self.check_state(finite=False)
+
+    def compute(self, x):
+        return embedding.embedding_forward(x, self.params["weight"])
+
+    def compute_gradients(self, dy, cache):
+        return None, {"weight": embedding.embedding_backward(dy, cache)}
 
 
 # ------------------------------------------------------------------------------------------------ convolution

@@ -16,7 +16,8 @@ import numpy as np
 
 
 # Different primes wherever they meet: two sizes that are equal, or divide each other, would let a wrong axis pass.
-PRIMES = {"N": 3, "K": 5, "D": 7, "H": 11, "C": 2, "F": 7, "I": 17, "J": 29, "R": 5, "S": 11, "P": 13, "Q": 19, "T": 13}
+PRIMES = {"N": 3, "K": 5, "D": 7, "H": 11, "C": 2, "F": 7, "I": 17, "J": 29, "R": 5, "S": 11, "P": 13, "Q": 19, "T": 13,
+          "V": 17}
 
 DIM = r"\d*[A-Z]+(?:/[a-z_]+)?|\d+"
 DIMS = rf"(?:{DIM})(?:[+-](?:{DIM}))*"

@@ -1,4 +1,4 @@
-"""Text for a model that predicts the next character: numbers for characters, windows to train on, sampling.
+"""Text for a model that predicts: numbers for characters and words, windows and contexts to train on, sampling.
 
     text = generated_text(500, np.random.default_rng(0))
     characters = Characters(text)
@@ -7,9 +7,11 @@
     print(sample(model, characters.alphabet, "the ", 200, np.random.default_rng(1)))
 """
 
+import re
+
 import numpy as np
 
-from .checks import require_generator, require_number, require_size
+from .checks import require_axes, require_generator, require_integers, require_number, require_size, require_words
 from .data import decode, encode, is_walk, one_hot, random_walk, require_codes, require_string
 from .mlp import softmax_forward
 
@@ -53,6 +55,58 @@ def windows(codes, T):
         raise ValueError(f"windows: codes must be one row of more than T = {T} numbers, got shape {codes.shape}")
     N = (len(codes) - 1) // T
     return codes[:N*T].reshape(N, T).copy(), codes[1:N*T + 1].reshape(N, T).copy()
+
+
+# ------------------------------------------------------------------------------------------------ words
+
+class Words:
+    """The words of a text, sorted, and their numbers: `vocabulary` is a tuple and `len(words)` its length.
+
+    Blanks separate words; a line break is a word of its own.
+    Raises TypeError if the text is not a str, ValueError if it holds no word.
+    """
+
+    def __init__(self, text):
+        self.vocabulary = tuple(sorted(set(split("Words", text))))
+        if not self.vocabulary:
+            raise ValueError(f"Words: text must hold a word, got {text!r}")
+
+    def __len__(self):
+        return len(self.vocabulary)
+
+    def encode(self, text):
+        """text of T words -> codes (T) int64. Raises ValueError naming a word that is not known."""
+        numbers, words = {word: v for v, word in enumerate(self.vocabulary)}, split("encode", text)
+        for i, word in enumerate(words):
+            if word not in numbers:
+                raise ValueError(f"encode: text must hold only words of the vocabulary, got {word!r} at index {i}")
+        return np.array([numbers[word] for word in words], dtype=np.int64)
+
+    def decode(self, codes):
+        """codes (T) -> the list of T words. Raises IndexError for a number that is no word's, as -1."""
+        require_words("decode", len(self), codes=codes)
+        require_axes("decode", "codes", codes, "(T)")
+        return [self.vocabulary[v] for v in codes]
+
+
+def split(owner, text):
+    require_string(owner, "text", text)
+    return re.findall(r"\n|\S+", text)
+
+
+def contexts(codes, radius):
+    """Each word that has `radius` words on both sides, with these: context (N, 2 radius), centre (N), for word2vec.
+
+    Raises ValueError unless codes are one row of more than 2 radius numbers and radius is a whole number of at least 1,
+    TypeError if codes are not an array of integers.
+    """
+    radius = require_size("contexts", "radius", radius)
+    require_integers("contexts", "codes", codes)
+    if codes.ndim != 1 or len(codes) <= 2*radius:
+        raise ValueError(f"contexts: codes must be one row of more than 2 radius = {2*radius} numbers, got shape "
+                         f"{codes.shape}")
+    around = np.lib.stride_tricks.sliding_window_view(codes, 2*radius + 1)
+    return np.delete(around, radius, axis=1), around[:, radius].copy()
 
 
 # ------------------------------------------------------------------------------------------------ sampling

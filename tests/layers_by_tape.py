@@ -175,7 +175,24 @@ def tuple_of(value):
     return value if isinstance(value, tuple) else (value,)
 
 
+def cbow(context, centre, W_in, W_out):
+    return cross_entropy(W_in[context].mean(axis=1) @ W_out.T, centre)
+
+
+def skipgram(context, centre, W_in, W_out):
+    """One prediction for each word of the context, their losses added up."""
+    T = context.shape[1]
+    return T * cross_entropy(W_in[np.repeat(centre, T)] @ W_out.T, context.ravel())
+
+
+def negative_sampling(candidates, centre, W_in, W_out):
+    N, K = candidates.shape
+    z = (W_out[candidates] * W_in[centre].reshape(N, 1, W_in.shape[1])).sum(axis=2)
+    return K * sigmoid_bce(z, np.eye(1, K).repeat(N, 0))
+
+
 LAYERS = {
+    "embedding": lambda words, W: W[words], "cbow": cbow, "skipgram": skipgram, "negative_sampling": negative_sampling,
     "linear": linear, "mse": mse, "sigmoid": sigmoid, "tanh": tanh, "relu": relu, "softmax": softmax,
     "softmax_cross_entropy": cross_entropy, "leaky_relu": leaky_relu, "softplus": softplus,
     "identity": lambda z: z + 0.0, "sigmoid_bce": sigmoid_bce,
@@ -271,6 +288,7 @@ def dropout(layer, x, params):
 
 
 OBJECTS = {
+    nn.Embedding: lambda layer, x, params: params["weight"][x],
     nn.Linear: lambda layer, x, params: x @ params["weight"].T + params.get("bias", 0.0),
     nn.Conv2d: convolution, nn.ConvTranspose2d: convolution,
     nn.MaxPool2d: lambda layer, x, params: max_pool2d(x, *layer.options),

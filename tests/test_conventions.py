@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 
 import backprop_lib
-from backprop_lib import cnn, gru, lstm, mlp, norm, rnn
+from backprop_lib import cnn, embedding, gru, lstm, mlp, norm, rnn
 from backprop_lib.shapes import build_inputs, parse_shapes, shape_of, sizes_found
 
 
-MODULES = [mlp, cnn, rnn, lstm, gru, norm]
+MODULES = [mlp, cnn, rnn, lstm, gru, norm, embedding]
+PREFIXES = {"embedding": "EMB"}                               # of equations; of other modules it is the name
 OPTIONS = {"kernel_size", "stride", "padding", "output_padding", "dilation", "groups", "count_include_pad",
            "nonlinearity", "reset_after"}
-DATA = {"t", "targets", "mask", "lengths", "running_mean", "running_var"}                    # what gets no gradient
+DATA = {"t", "targets", "mask", "lengths", "running_mean", "running_var",                    # what gets no gradient
+        "words", "context", "centre", "candidates"}
 WHOLE_NUMBERS = {"rank"}                                        # arrays that never hold a complex number
 LABEL_COLUMN = 64
 LABEL = re.compile(r"# \([A-Z]+-\d+\)$")
@@ -165,7 +167,8 @@ def test_a_label_marks_exactly_one_line_of_code(module):
 def test_labels_count_1_2_3_in_reading_order(module):
     labels = [re.search(r"\(([A-Z]+)-(\d+)\)", line[LABEL.search(line).start():]).groups()
               for name, _, line in LABELLED if name == module.__name__]
-    family = module.__name__.split(".")[-1].upper()
+    name = module.__name__.split(".")[-1]
+    family = PREFIXES.get(name, name.upper())
     assert labels == [(family, str(i + 1)) for i in range(len(labels))]
 
 

@@ -691,6 +691,29 @@ def test_bound_indices_are_told_apart_however_deep_the_sums():
     assert not same_formula(dummy, total(u[n, c, f] * u[c, n, f], n, c, f), total(u[n, c, f]**2, n, c, f))
 
 
+def test_a_delta_inside_an_inner_sum_is_collapsed():
+    """sum_v g_v sum_t [v = c_t] a_vt = sum_t g_{c_t} a_{c_t t}: two finite sums may be exchanged."""
+    n, t, s, v, u = indices("n t t' v v'")
+    a, g, c, y = arrays("a g c y")
+
+    def forward(a, g, c):
+        """Shapes: a (V, T), g (V), c (T) -> y (V)"""
+
+    dummy = pair(forward, None, [("R-1", y[v], g[v])], [])
+    left = total(g[v] * total(one_if(sympy.Eq(v, c[t])) * a[v, t], t), v)
+    assert same_formula(dummy, left, total(g[c[t]] * a[c[t], t], t))
+    assert same_formula(dummy, total(total(one_if(sympy.Eq(v, c[t])), t), v), total(sympy.S.One, t))
+    for wrong in (g[c[t]] * a[c[t], t], total(a[c[t], t], t), total(g[c[t]] * a[v, t], t), total(g[c[t]], t),
+                  total(g[c[s]] * a[c[t], t], s, t), total(g[c[t]] * a[c[t], t], t, s), total(g[v], v)):
+        assert not same_formula(dummy, left, wrong)
+    beside = total(total(one_if(sympy.Eq(v, c[t])) * a[v, t], t) * total(a[v, s]**2, s), v)
+    assert same_formula(dummy, beside, total(a[c[t], t] * a[c[t], s]**2, t, s))
+    other = total(g[v] * total(one_if(sympy.Eq(u, c[t])) * a[v, t], t), v)          # a delta of u: the sum over v stays
+    assert same_formula(dummy, other, total(one_if(sympy.Eq(u, c[t])) * total(g[v] * a[v, t], v), t))
+    assert not same_formula(dummy, other, total(g[u] * a[u, t], t))
+    assert not same_formula(dummy, other, total(one_if(sympy.Eq(u, c[t])) * g[u] * a[u, t], t))
+
+
 def test_time_is_an_index_in_the_proof():
     """h_t feeds the loss and z_{t+1}: SymPy's chain rule finds both contributions."""
     n, t, h, k = indices("n t h h'")

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from test_norm import two_samples_error
 
-from backprop_lib import cnn, gru, lstm, mlp, nn, norm, rnn
+from backprop_lib import cnn, embedding, gru, lstm, mlp, nn, norm, rnn
 
 
 FIXTURES = Path(__file__).parent / "fixtures"
-FAMILIES = {"mlp": mlp, "cnn": cnn, "rnn": rnn, "lstm": lstm, "gru": gru, "norm": norm}
+FAMILIES = {"mlp": mlp, "cnn": cnn, "rnn": rnn, "lstm": lstm, "gru": gru, "norm": norm, "embedding": embedding}
 TUPLES = {"kernel_size", "stride", "padding", "output_padding", "dilation", "normalized_shape"}
 NONLINEARITIES = ("tanh", "relu")
 LIMIT = 1e-12

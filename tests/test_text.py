@@ -207,3 +207,39 @@ def test_read_text(tmp_path):
         refuses(ValueError, f"read_text: {path} must be UTF-8 text, got byte 0x{byte}", lambda: text.read_text(path))
     with pytest.raises(FileNotFoundError):
         text.read_text(tmp_path / "missing.txt")
+
+
+# ------------------------------------------------------------------------------------------------ words
+
+def test_words():
+    words = text.Words("the cat sees\nthe  dog\n")
+    assert words.vocabulary == ("\n", "cat", "dog", "sees", "the") and len(words) == 5
+    codes = words.encode("the dog\n cat")
+    assert codes.tolist() == [4, 2, 0, 1] and codes.dtype == np.int64
+    assert words.decode(codes) == ["the", "dog", "\n", "cat"]
+    refuses(ValueError, "encode: text must hold only words of the vocabulary, got 'cow' at index 1",
+            lambda: words.encode("the cow"))
+    refuses(IndexError, "decode: codes must lie in 0..4, got -1", lambda: words.decode(np.array([-1])))
+    refuses(ValueError, "decode: codes must have shape (T), got (1, 2)", lambda: words.decode(codes[None, :2]))
+    refuses(TypeError, "decode: codes must be an array of integers, got list", lambda: words.decode([1]))
+    refuses(TypeError, "Words: text must be a str, got list", lambda: text.Words(["a"]))
+    refuses(ValueError, "Words: text must hold a word, got '  '", lambda: text.Words("  "))
+
+
+def test_contexts():
+    context, centre = text.contexts(np.arange(6) * 10, 2)
+    assert context.tolist() == [[0, 10, 30, 40], [10, 20, 40, 50]] and centre.tolist() == [20, 30]
+    context, centre = text.contexts(np.arange(5), 1)
+    assert context.tolist() == [[0, 2], [1, 3], [2, 4]] and centre.tolist() == [1, 2, 3]
+    codes = np.arange(5)
+    context, centre = text.contexts(codes, 1)
+    context[:], centre[:] = 0, 0
+    assert codes.tolist() == [0, 1, 2, 3, 4]
+    refuses(ValueError, "contexts: radius must be a whole number of at least 1, got 0",
+            lambda: text.contexts(np.arange(5), 0))
+    refuses(ValueError, "contexts: codes must be one row of more than 2 radius = 4 numbers, got shape (4,)",
+            lambda: text.contexts(np.arange(4), 2))
+    refuses(ValueError, "contexts: codes must be one row of more than 2 radius = 2 numbers, got shape (6, 1)",
+            lambda: text.contexts(np.arange(6)[:, None], 1))
+    refuses(TypeError, "contexts: codes must be an array of integers, got float64",
+            lambda: text.contexts(np.arange(5.0), 1))

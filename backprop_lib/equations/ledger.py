@@ -20,7 +20,7 @@ from .source import LabelError, labelled_lines, recording, scaled, source_of
 # Sizes in two orders, so that no size can be taken for a number or a combination of others.
 SIZES = (PRIMES, {"N": 13, "K": 3, "D": 11, "H": 7})
 # Label prefix: module of the library and of the ledger.
-FAMILIES = {"MLP": "mlp", "CNN": "cnn", "RNN": "rnn", "LSTM": "lstm", "GRU": "gru", "NORM": "norm"}
+FAMILIES = {"MLP": "mlp", "CNN": "cnn", "RNN": "rnn", "LSTM": "lstm", "GRU": "gru", "NORM": "norm", "EMB": "embedding"}
 LIMIT = 1e-12
 FACTOR = 1.01
 NOTICED = 1e-6

@@ -204,6 +204,8 @@ def _canonical_sum(body, limit):
     result = sympy.S.Zero
     for term in sympy.Add.make_args(sympy.expand(body)):
         collapsed = _collapse(term, index)
+        if collapsed is None:
+            collapsed = _collapse_inside(term, index)
         if collapsed is not None:
             result += canonical(collapsed)
             continue
@@ -278,6 +280,17 @@ def _collapse(term, index):
                 only = sympy.expand(index - difference / slope)
                 if _within(only, index) or _confined(term, index):
                     return (term / factor).xreplace({index: only}) if not factor == term else sympy.S.One
+    return None
+
+
+def _collapse_inside(term, index):
+    """The same where the delta stands in a sum: the order of two sums may be exchanged."""
+    for factor in Mul.make_args(term):
+        if isinstance(factor, Sum) and factor.has(index) and factor.has(KroneckerDelta):
+            inner = with_fresh_sums(factor)
+            collapsed = _collapse(term / factor * inner.function, index)
+            if collapsed is not None:
+                return Sum(collapsed, *inner.limits)
     return None
 
 
