@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checks import require_dtype, require_generator, require_integers, require_number, require_size
+from .checks import require_dtype, require_generator, require_integers, require_number, require_one_of, require_size
 
 
 # ------------------------------------------------------------------------------------------------ digits
@@ -85,6 +85,88 @@ def spirals(N_per_class, K, rng, noise=0.2):
         angle = np.linspace(4 * j, 4 * (j + 1), N) + noise * rng.standard_normal(N)
         arms.append(np.stack([r * np.sin(angle), r * np.cos(angle)], axis=1))
     return np.concatenate(arms), np.repeat(np.arange(K, dtype=np.int64), N)
+
+
+GATES = {"AND": (0, 0, 0, 1), "OR": (0, 1, 1, 1), "XOR": (0, 1, 1, 0)}                  # at the four points of `xor`
+
+
+def gate(name, N, rng, noise=0.15):
+    """N noisy points around the four of `xor`, and the answer of AND, OR or XOR there: x (N, 2), t (N)."""
+    N, noise = require_points("gate", N, rng, noise)
+    require_one_of("gate", "name", name, tuple(GATES))
+    corner = rng.integers(4, size=N)
+    return xor()[0][corner] + noise * rng.standard_normal((N, 2)), np.array(GATES[name], dtype=np.int64)[corner]
+
+
+def ring(N, rng, noise=0.05):
+    """N points: class 1 near a circle of radius 1, class 0 within 0.4 of its middle, plus noise: x (N, 2), t (N)."""
+    N, noise = require_points("ring", N, rng, noise)
+    t = rng.integers(2, size=N)
+    angle, radius = rng.uniform(0, 2 * np.pi, N), np.where(t == 1, 1.0, 0.4 * np.sqrt(rng.uniform(size=N)))
+    x = (radius * np.stack([np.cos(angle), np.sin(angle)])).T + noise * rng.standard_normal((N, 2))
+    return x, t.astype(np.int64)
+
+
+def sine(N, rng, noise=0.1):
+    """N noisy points of 0.8 sin(2x) for x between -3 and 3: x (N, 1), t (N, 1)."""
+    N, noise = require_points("sine", N, rng, noise)
+    x = rng.uniform(-3, 3, (N, 1))
+    return x, 0.8 * np.sin(2 * x) + noise * rng.standard_normal((N, 1))
+
+
+def products(N, rng, noise=0.1):
+    """N points with four numbers each, and the noisy products of neighbours: x (N, 4), t (N, 3)."""
+    N, noise = require_points("products", N, rng, noise)
+    x = rng.uniform(-1.5, 1.5, (N, 4))
+    return x, x[:, :3] * x[:, 1:] + noise * rng.standard_normal((N, 3))
+
+
+def require_points(owner, N, rng, noise):
+    """A number of points, a generator, and how much noise; returns N and noise."""
+    require_generator(owner, rng)
+    return require_size(owner, "N", N), require_number(owner, "noise", noise, ">= 0", lambda value: value >= 0)
+
+
+def all_bits(bits):
+    """Every pattern of so many bits, counting up: x (2^bits, bits)."""
+    places = np.arange(bits)[::-1]
+    return (np.arange(2**bits)[:, None] >> places & 1).astype(np.float64)
+
+
+def parity(bits):
+    """All patterns of bits, and whether the number of ones is odd: x (2^bits, bits), t (2^bits).
+
+    parity(2) is `xor()`.
+    Raises ValueError unless bits is a whole number of at least 1.
+    Source: D. E. Rumelhart, G. E. Hinton and R. J. Williams 1986, "Learning internal representations by error
+    propagation".
+    """
+    x = all_bits(require_size("parity", "bits", bits))
+    return x, x.sum(axis=1).astype(np.int64) % 2
+
+
+def symmetry(bits):
+    """All patterns of bits, and whether they read the same from both ends: x (2^bits, bits), t (2^bits).
+
+    The source has 6 bits. Of 2^bits patterns 2^(bits/2), rounded up, are symmetric.
+    Raises ValueError unless bits is a whole number of at least 1.
+    Source: D. E. Rumelhart, G. E. Hinton and R. J. Williams 1986, "Learning representations by back-propagating
+    errors".
+    """
+    x = all_bits(require_size("symmetry", "bits", bits))
+    return x, (x == x[:, ::-1]).all(axis=1).astype(np.int64)
+
+
+def encoder(N):
+    """N patterns with a single 1, each to be repeated by the output: x (N, N), t (N, N).
+
+    A network that does it through fewer hidden units than N must find a code for each pattern.
+    Raises ValueError unless N is a whole number of at least 1.
+    Source: D. H. Ackley, G. E. Hinton and T. J. Sejnowski 1985, "A learning algorithm for Boltzmann machines"; as
+    `parity` for backpropagation.
+    """
+    x = np.eye(require_size("encoder", "N", N))
+    return x, x.copy()
 
 
 # ------------------------------------------------------------------------------------------------ symbols and numbers
@@ -361,6 +443,91 @@ def next_symbol_arrays(symbols, options):
     codes = encode("".join(symbols))
     legal = [[float(symbol in allowed) for symbol in REBER] for allowed in options[1:]]
     return one_hot(codes[:-1], len(REBER)), codes[1:], np.array(legal)
+
+
+# ------------------------------------------------------------------------------------------------ Elman's letters
+
+ELMAN_LETTERS = "bdgaiu"
+ELMAN_FEATURES = {"consonant": "bdg", "vowel": "aiu", "interrupted": "bdg", "high": "diu", "back": "gau",
+                  "voiced": "bdgaiu"}
+
+
+def elman_letters(N, rng):
+    """N words of one stream, each ba, dii or guuu, drawn with equal chances: x (1, T, 6), t (1, T, 6), codes (1, T).
+
+    A letter is six bits, one for each of ELMAN_FEATURES: 1 if the letter has it. t is the letter that comes next, codes
+    its number: letter k is ELMAN_LETTERS[k]. The stream has T + 1 letters; T depends on the draw, 3 N - 1 on average.
+    The source has 1,000 words.
+    Raises ValueError unless N is a whole number of at least 1, TypeError for an rng that is no Generator.
+    Source: J. L. Elman 1990, "Finding structure in time".
+    """
+    N = require_size("elman_letters", "N", N)
+    require_generator("elman_letters", rng)
+    letters = "".join(("ba", "dii", "guuu")[k] for k in rng.integers(3, size=N))
+    codes = np.array([ELMAN_LETTERS.index(letter) for letter in letters])
+    bits = np.array([[letter in having for having in ELMAN_FEATURES.values()] for letter in letters], dtype=np.float64)
+    return bits[None, :-1], bits[None, 1:].copy(), codes[None, 1:]
+
+
+# ------------------------------------------------------------------------------------------------ family trees
+
+# Husband and wife of five couples, with their children; the last entry of a row is the couple's son and daughter.
+FAMILIES = {
+    "English": (("Christopher", "Penelope", ("Arthur", "Victoria")), ("Andrew", "Christine", ("James", "Jennifer")),
+                ("Arthur", "Margaret", ()), ("James", "Victoria", ("Colin", "Charlotte")), ("Charles", "Jennifer", ())),
+    "Italian": (("Roberto", "Maria", ("Emilio", "Lucia")), ("Pierro", "Francesca", ("Marco", "Angela")),
+                ("Emilio", "Gina", ()), ("Marco", "Lucia", ("Alfonso", "Sophia")), ("Tomaso", "Angela", ()))}
+RELATIONS = ("husband", "wife", "father", "mother", "son", "daughter", "brother", "sister", "uncle", "aunt", "nephew",
+             "niece")
+
+
+def people_of(couples):
+    """The twelve names of a family, generation by generation; those at the same place in two families correspond."""
+    return tuple(dict.fromkeys(name for man, woman, children in couples for name in (man, woman, *children)))
+
+
+PEOPLE = tuple(name for couples in FAMILIES.values() for name in people_of(couples))
+
+
+def relatives(couples):
+    """Who is what to whom in one family: {relation: booleans (12, 12)}, row the person, column the relative."""
+    names = people_of(couples)
+    married, parent = np.zeros((2, len(names), len(names)), dtype=bool)
+    is_man = np.zeros(len(names), dtype=bool)
+    for man, woman, children in couples:
+        pair, young = [names.index(man), names.index(woman)], [names.index(child) for child in children]
+        married[pair, pair[::-1]] = True
+        parent[np.ix_(young, pair)] = True
+        is_man[pair[:1] + young[:1]] = True
+    sibling = (parent @ parent.T) & ~np.eye(len(names), dtype=bool)
+    uncle = parent @ (sibling | sibling @ married)              # of booleans, @ asks whether there is a way
+    kinds = married, parent, parent.T, sibling, uncle, uncle.T
+    return {relation: kinds[k//2] & (is_man if k%2 == 0 else ~is_man) for k, relation in enumerate(RELATIONS)}
+
+
+class FamilyTrees(NamedTuple):
+    x: np.ndarray
+    t: np.ndarray
+    facts: list
+
+
+def family_trees():
+    """Two families with the same tree: x (104, 36), t (104, 24), and the facts, (person, relation, names) each.
+
+    A row of x has a 1 for the person, of 24 in PEOPLE, and a 1 for the relation, of 12 in RELATIONS; t has a 1 for each
+    person so related to the first: Colin's uncles are Arthur and Charles. Uncles and aunts may be so by marriage. The
+    first half of PEOPLE and of the facts is English, the second Italian, in corresponding order.
+    Source: G. E. Hinton 1986, "Learning distributed representations of concepts"; names and trees from memory.
+    """
+    table = np.stack([np.stack(list(relatives(couples).values()), axis=1) for couples in FAMILIES.values()])
+    half, person, relation = np.nonzero(table.any(axis=3))
+    x = np.concatenate([one_hot(12*half + person, 24), one_hot(relation, 12)], axis=1)
+    t = np.zeros((len(x), 2, 12))
+    t[np.arange(len(x)), half] = table[half, person, relation]
+    t = t.reshape(-1, 24)
+    facts = [(PEOPLE[row[:24].argmax()], RELATIONS[row[24:].argmax()], [PEOPLE[k] for k in np.flatnonzero(answer)])
+             for row, answer in zip(x, t)]
+    return FamilyTrees(x, t, facts)
 
 
 # ------------------------------------------------------------------------------------------------ MNIST's file format

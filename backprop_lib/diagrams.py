@@ -319,6 +319,61 @@ def _operation(node):
     return " ".join(words)
 
 
+# ------------------------------------------------------------------------------------------------ two-sided nodes
+
+SIDES = np.array([0.66, 0.34])                                  # half a node, in inches
+FAN = 0.24                                                      # between two arrows on the same side of a node
+
+
+def draw_two_sided(output, names, title):
+    """Draw a record as Rojas does: each node has a right side, its value, and a left side, the slopes it keeps.
+
+    names is {name: node}. A slope stands where its arrow enters. Below a node stands what comes back to it, the
+    derivative of the output. Raises ValueError if a node is no single number. Returns the axes.
+    Source: Rojas 1996, "Neural Networks: A Systematic Introduction", chapter 7.
+    """
+    nodes, arrows = _record_graph(output)
+    places, roads = _record_places(nodes, arrows)
+    places = {point: 1.12 * place for point, place in places.items()}
+    low, high = np.min(list(places.values()), axis=0) - (0.8, 0.8), np.max(list(places.values()), axis=0) + (0.8, 0.65)
+    ax = _diagram(None, high - low, title)
+    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    names = {node.key: name for name, node in names.items()}
+    for (key, node), gradient in zip(nodes.items(), gradients(output, *nodes.values())):
+        _draw_sides(ax, *places[key], node.value.item(), node.step is not None)
+        _remark(ax, *(places[key] + (0, SIDES[1] + 0.14)), ":  ".join(filter(None, (names.get(key), _operation(node)))))
+        _gradient_text(ax, *(places[key] - (0, SIDES[1] + 0.2)), gradient.item())
+    for arrow, way in _fanned(roads, places).items():
+        ax.plot(*way[:-1].T, **FORWARD, linewidth=1.5, zorder=2)
+        _arrow(ax, *way[-2:], FORWARD, 1.5)
+        ax.text(way[-1, 0] + 0.36, way[-1, 1], _gradient_number(arrows[arrow]), color=GRADIENT["color"], style="italic",
+                fontsize=9.5, ha="center", va="center", zorder=6)
+    return ax
+
+
+def _fanned(roads, places):
+    """{arrow: its points}, from right sides to left sides; arrows that share a side leave or enter at other heights."""
+    straight = {arrow: np.array([places[point] for point in road]) for arrow, road in roads.items()}
+    ways = {arrow: way.copy() for arrow, way in straight.items()}
+    for side, beside, edge in ((0, 1, SIDES[0]), (-1, -2, -SIDES[0] - 0.03)):
+        for key in {arrow[side] for arrow in roads}:
+            mine = sorted((a for a in roads if a[side] == key), key=lambda a: straight[a][beside, 1])
+            for place, arrow in enumerate(mine):
+                ways[arrow][side] += edge, FAN * (place - (len(mine) - 1) / 2)
+    return ways
+
+
+def _draw_sides(ax, x, y, value, is_computed):
+    """A box with a line down the middle; a given number has no left side."""
+    corner, (width, height) = np.array([x, y]) - SIDES, 2 * SIDES
+    ax.add_artist(lab_module("matplotlib.patches").FancyBboxPatch(
+        corner, width, height, boxstyle="round,pad=0,rounding_size=0.15", facecolor="#EDF5FA",
+        edgecolor=FORWARD["color"], linewidth=1.6, zorder=4))
+    if is_computed:
+        ax.plot([x, x], [y - SIDES[1], y + SIDES[1]], **FORWARD, linewidth=1.2, zorder=5)
+    _value_text(ax, x + (0.33 if is_computed else 0), y, _gradient_number(value), weight="bold")
+
+
 # ------------------------------------------------------------------------------------------------ convolution
 
 def _taps(size, kernel_size, stride, padding, dilation):

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .checks import require_number
+
 
 STYLE = Path(__file__).with_name("backprop.mplstyle")
 FORWARD = {"color": "#0072B2", "linestyle": "-"}
@@ -464,6 +466,34 @@ def draw_grid(ax, values, title=None, margin=0, outline=(), digits=None, texts=N
     step = 1 if max(rows, columns) <= 12 else 5
     ax.set(xlim=(-aside - 0.5, columns + aside - 0.5), ylim=(rows + above - 0.5, -above - 0.5), aspect="equal",
            xticks=range(0, columns, step), yticks=range(0, rows, step))
+    ax.set_title(title or "", fontsize=11)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.grid(False)
+    return ax
+
+
+def draw_hinton(ax, weights, title=None, limit=None):
+    """A matrix as squares whose area is the size of the number: filled blue if positive, open vermillion if negative.
+
+    weights  (rows, columns)
+    limit    the absolute value whose square fills its cell, by default the largest
+    Returns the axes. Raises ValueError if the weights are not a matrix of finite numbers.
+    """
+    weights = np.asarray(weights, dtype=float)
+    if weights.ndim != 2 or weights.size == 0:
+        raise ValueError(f"draw_hinton: the weights must be a matrix, got shape {weights.shape}")
+    if not np.isfinite(weights).all():
+        raise ValueError(f"draw_hinton: the weights must be finite, got {weights[~np.isfinite(weights)][0]}")
+    limit = np.abs(weights).max() or 1.0 if limit is None else limit
+    limit = require_number("draw_hinton", "limit", limit, "> 0", lambda value: value > 0)
+    for (i, j), weight in np.ndenumerate(weights):
+        side, look = 0.9 * np.sqrt(min(abs(weight) / limit, 1)), (FORWARD if weight > 0 else GRADIENT)
+        rectangle(ax, j - side / 2, i - side / 2, side, side, facecolor=look["color"] if weight > 0 else "white",
+                  edgecolor=look["color"], linewidth=1.2)
+    rows, columns = weights.shape
+    ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal", facecolor="0.95",
+           xticks=range(columns), yticks=range(rows))
     ax.set_title(title or "", fontsize=11)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)

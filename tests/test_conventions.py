@@ -265,7 +265,9 @@ def run_python(code):
 
 @pytest.mark.parametrize("imports", ["backprop_lib", "backprop_lib.nn", "backprop_lib.gradcheck",
                                      "backprop_lib, backprop_lib.mlp, backprop_lib.nn, backprop_lib.gradcheck",
-                                     "backprop_lib.autodiff, backprop_lib.sweeps"])
+                                     "backprop_lib.autodiff, backprop_lib.sweeps",
+                                     "backprop_lib.plain, backprop_lib.perceptron, backprop_lib.fixed_point",
+                                     "backprop_lib.targets, backprop_lib.data"])
 def test_importing_the_library_brings_numpy_and_nothing_heavier(imports):
     done = run_python(f"import sys, {imports}; print(sorted(set(sys.modules) & set({HEAVY})))")
     assert done.returncode == 0, done.stderr

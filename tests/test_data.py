@@ -181,6 +181,72 @@ def test_bad_spirals_are_refused():
             lambda: data.spirals(5, 3, rng, noise=-1))
 
 
+@pytest.mark.parametrize("name, gate", [("AND", np.logical_and), ("OR", np.logical_or), ("XOR", np.logical_xor)])
+def test_gates(name, gate):
+    x, t = data.gate(name, 4000, np.random.default_rng(0), noise=0.0)
+    assert x.shape == (4000, 2) and (t == gate(*x.T)).all() and data.GATES[name] == tuple(gate(*data.xor()[0].T))
+    near(np.bincount((x @ [2, 1]).astype(int), minlength=4), [1 / 4] * 4)
+    moved = data.gate(name, 4000, np.random.default_rng(0))[0] - x
+    assert abs(moved.std() - 0.15) < 4.5 * 0.15 / np.sqrt(2 * moved.size) and abs(moved.mean()) < 4.5 * 0.15 / 80
+
+
+def test_ring():
+    x, t = data.ring(4000, np.random.default_rng(0), noise=0.0)
+    radius = np.sqrt((x**2).sum(axis=1))
+    assert np.allclose(radius[t == 1], 1) and radius[t == 0].max() <= 0.4
+    near(np.bincount(t), [1/2, 1/2])
+    inner = (radius[t == 0] < 0.2).sum()                                            # a quarter of the disc's area
+    near([inner, (t == 0).sum() - inner], [1/4, 3/4])
+    near(np.bincount((x[:, 0] > 0) + 2 * (x[:, 1] > 0), minlength=4), [1 / 4] * 4)
+    assert abs((data.ring(4000, np.random.default_rng(0))[0] - x).std() - 0.05) < 0.002
+
+
+@pytest.mark.parametrize("generate, function", [
+    (data.sine, lambda x: 0.8 * np.sin(2 * x)),
+    (data.products, lambda x: np.stack([x[:, 0] * x[:, 1], x[:, 1] * x[:, 2], x[:, 2] * x[:, 3]], axis=1))])
+def test_curves(generate, function):
+    x, t = generate(4000, np.random.default_rng(0), noise=0.0)
+    assert np.allclose(t, function(x), rtol=1e-14) and len(x) == 4000
+    edge = {1: 3, 4: 1.5}[x.shape[1]]
+    near(np.histogram(x, np.linspace(-edge, edge, 7))[0], [1 / 6] * 6)
+    moved = generate(4000, np.random.default_rng(0))[1] - t
+    assert abs(moved.std() - 0.1) < 0.004 and abs(np.corrcoef(moved.ravel(), t.ravel())[0, 1]) < 0.06
+
+
+def test_bad_points_are_refused():
+    rng = np.random.default_rng(0)
+    refuses(ValueError, "gate: name must be one of 'AND', 'OR', 'XOR', got 'NAND'", lambda: data.gate("NAND", 5, rng))
+    refuses(ValueError, "ring: N must be a whole number of at least 1, got 0", lambda: data.ring(0, rng))
+    refuses(ValueError, "sine: noise must be a finite number >= 0, got -1", lambda: data.sine(5, rng, noise=-1))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 6])
+def test_parity_and_symmetry(bits):
+    patterns = list(itertools.product([0, 1], repeat=bits))
+    for generator, answer in ((data.parity, lambda p: sum(p) % 2), (data.symmetry, lambda p: p == p[::-1])):
+        x, t = generator(bits)
+        assert x.tolist() == [list(p) for p in patterns] and t.tolist() == [int(answer(p)) for p in patterns]
+        assert x.dtype == np.float64 and t.dtype == np.int64 and x.flags.writeable
+    assert data.symmetry(bits)[1].sum() == 2**((bits + 1)//2)
+
+
+def test_parity_of_two_bits_is_xor():
+    assert all((a == b).all() for a, b in zip(data.parity(2), data.xor()))
+
+
+def test_the_encoder_repeats():
+    x, t = data.encoder(5)
+    assert (x == np.eye(5)).all() and (t == x).all() and not np.may_share_memory(x, t)
+    assert x.dtype == t.dtype == np.float64 and x.flags.writeable and t.flags.writeable
+
+
+@pytest.mark.parametrize("name, argument", [("parity", "bits"), ("symmetry", "bits"), ("encoder", "N")])
+@pytest.mark.parametrize("bad", [0, -1, 2.0, True])
+def test_bad_numbers_of_bits_are_refused(name, argument, bad):
+    refuses(ValueError, f"{name}: {argument} must be a whole number of at least 1, got {bad!r}",
+            lambda: getattr(data, name)(bad))
+
+
 # ------------------------------------------------------------------------------------------------ symbols and numbers
 
 def test_encode_and_decode():
@@ -222,7 +288,10 @@ GENERATORS = {"adding": lambda rng: data.adding(3, 20, rng),
               "temporal_order": lambda rng: data.temporal_order(3, 20, rng),
               "copy_task": lambda rng: data.copy_task(3, 5, rng), "elman_xor": lambda rng: data.elman_xor(60, rng),
               "reber": lambda rng: data.reber(30, rng), "embedded_reber": lambda rng: data.embedded_reber(30, rng),
-              "continual_reber": lambda rng: data.continual_reber(50, rng)}
+              "continual_reber": lambda rng: data.continual_reber(50, rng),
+              "elman_letters": lambda rng: data.elman_letters(30, rng),
+              "gate": lambda rng: data.gate("XOR", 30, rng), "ring": lambda rng: data.ring(30, rng),
+              "sine": lambda rng: data.sine(30, rng), "products": lambda rng: data.products(30, rng)}
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -338,6 +407,19 @@ def test_elman_xor():
     best = np.full(t.shape, 0.5)
     best[:, 1::3] = t[:, 1::3]
     assert abs(((best - t)**2).mean() - 1 / 6) < 1e-5
+
+
+def test_elman_letters():
+    x, t, codes = data.elman_letters(3000, np.random.default_rng(0))
+    assert x.shape == t.shape == (1, codes.shape[1], 6) and (x[0, 1:] == t[0, :-1]).all() and codes.dtype == np.int64
+    features = data.ELMAN_FEATURES.values()
+    assert t[0].tolist() == [[data.ELMAN_LETTERS[k] in having for having in features] for k in codes[0]]
+    start, = (k for k in data.ELMAN_LETTERS if x[0, 0].tolist() == [k in having for having in features])
+    stream = start + "".join(data.ELMAN_LETTERS[k] for k in codes[0])
+    words = re.findall("ba|dii|guuu", stream)
+    assert "".join(words) == stream and len(words) == 3000
+    near([words.count(word) for word in ("ba", "dii", "guuu")], [1/3] * 3)
+    assert len({tuple(row) for row in x[0]}) == 6, "no two letters look the same"
 
 
 # ------------------------------------------------------------------------------------------------ Reber's grammars
@@ -462,6 +544,7 @@ def test_continual_reber():
     (lambda rng: data.copy_task(5, 5, rng, 0), "copy_task: symbols must be a whole number of at least 1, got 0"),
     (lambda rng: data.copy_task(5, 5, rng, length=0), "copy_task: length must be a whole number of at least 1, got 0"),
     (lambda rng: data.elman_xor(1, rng), "elman_xor: N_bits must be a whole number of at least 2, got 1"),
+    (lambda rng: data.elman_letters(0, rng), "elman_letters: N must be a whole number of at least 1, got 0"),
     (lambda rng: data.reber(0, rng), "reber: N must be a whole number of at least 1, got 0"),
     (lambda rng: data.embedded_reber(1.5, rng), "embedded_reber: N must be a whole number of at least 1, got 1.5"),
     (lambda rng: data.continual_reber(0, rng), "continual_reber: T must be a whole number of at least 1, got 0")])
@@ -475,6 +558,45 @@ def test_the_shortest_sequences_allowed():
     assert (x[:, [0, -1], 1] == -1).all() and set((x[..., 1] == 1).sum(axis=1)) == {1, 2}
     assert data.temporal_order(1, 10, rng)[0].shape == (1, 10, 8)
     assert data.reber(1, rng).x.shape[0] == 1
+
+
+# ------------------------------------------------------------------------------------------------ family trees
+
+def test_family_trees_are_104_facts_of_two_families_with_one_tree():
+    x, t, facts = data.family_trees()
+    assert x.shape == (104, 36) and t.shape == (104, 24) and t.sum() == 112 and x.dtype == t.dtype == np.float64
+    assert (x[:, :24].sum(axis=1) == 1).all() and (x[:, 24:].sum(axis=1) == 1).all() and np.isin(t, (0, 1)).all()
+    other = dict(zip(data.PEOPLE[:12], data.PEOPLE[12:]))
+    assert [(other[p], r, [other[n] for n in names]) for p, r, names in facts[:52]] == facts[52:]
+    assert len(set(data.PEOPLE)) == 24 and len({(p, r) for p, r, _ in facts}) == 104
+
+
+def test_the_facts_of_the_family_trees_are_their_arrays():
+    for row, answer, (person, relation, names) in zip(*data.family_trees()):
+        assert np.flatnonzero(row).tolist() == [data.PEOPLE.index(person), 24 + data.RELATIONS.index(relation)]
+        assert [data.PEOPLE[k] for k in np.flatnonzero(answer)] == names
+
+
+def test_family_trees_say_what_the_words_mean():
+    kin = {(p, r): set(names) for p, r, names in data.family_trees().facts}
+
+    def of(p, *relations):
+        return set().union(*(kin.get((p, r), set()) for r in relations))
+
+    assert kin["Colin", "uncle"] == {"Arthur", "Charles"} and kin["Colin", "aunt"] == {"Margaret", "Jennifer"}
+    for p in data.PEOPLE:
+        assert all(of(q, "husband", "wife") == {p} for q in of(p, "husband", "wife"))
+        assert all(p in of(q, "son", "daughter") for q in of(p, "father", "mother"))
+        assert all(p in of(q, "father", "mother") for q in of(p, "son", "daughter"))
+        assert all(p in of(q, "brother", "sister") for q in of(p, "brother", "sister"))
+        assert all(p in of(q, "nephew", "niece") for q in of(p, "uncle", "aunt"))
+        siblings = of(p, "brother", "sister")
+        assert siblings == set().union(*(of(q, "son", "daughter") for q in of(p, "father"))) - {p}
+        elders = set().union(*(of(q, "brother", "sister") for q in of(p, "father", "mother")))
+        assert of(p, "uncle", "aunt") == elders | set().union(*(of(q, "husband", "wife") for q in elders))
+    men = set().union(*(of(p, *data.RELATIONS[::2]) for p in data.PEOPLE))
+    women = set().union(*(of(p, *data.RELATIONS[1::2]) for p in data.PEOPLE))
+    assert men | women == set(data.PEOPLE) and not men & women and len(men) == 12
 
 
 # ------------------------------------------------------------------------------------------------ IDX

@@ -233,6 +233,53 @@ def test_record_of_arrays_is_refused():
         diagrams.draw_record(autodiff.Node(np.ones(3)).sum(), {}, "A record")
 
 
+# ------------------------------------------------------------------------------------------------ two-sided nodes
+
+def check_two_sided(record):
+    """Every value, slope and derivative once: slopes where an arrow enters, the derivative below; returns the axes."""
+    output, names, wanted, slopes = record()
+    ax = diagrams.draw_two_sided(output, names, "Two sides")
+    values, gradients = written(ax, FORWARD), written(ax, GRADIENT)
+    entries = [end for _, end in arrows(ax, FORWARD)]
+    at_arrows = [any(np.linalg.norm(at - end) < 0.5 for end in entries) for _, at in gradients]
+    left, below = ([item for item, is_slope in zip(gradients, at_arrows) if is_slope == side] for side in (True, False))
+    np.testing.assert_allclose(sorted(number for number, _ in left), sorted(slopes), rtol=5e-3)
+    for end in entries:
+        slope, = (at for _, at in left if np.linalg.norm(at - end) < 0.5 and abs(at[1] - end[1]) < 0.01)
+        assert slope[0] > end[0]
+    assert len(values) == len(below) == len(diagrams._record_graph(output)[0])
+    for value, gradient in wanted.values():
+        places = [at for number, at in values if abs(number - value) <= 5e-3 * abs(value)]
+        assert any(abs(number - gradient) <= 5e-3 * abs(gradient) and 0 < place[1] - at[1] < 0.7
+                   and abs(place[0] - at[0]) < 0.4 for place in places for number, at in below), (value, gradient)
+    return ax
+
+
+@pytest.mark.parametrize("record", [soft_record, ordered_record])
+def test_two_sided_nodes_show_values_slopes_and_derivatives(record):
+    ax = check_two_sided(record)
+    check_texts(ax)
+    drawn = arrows(ax, FORWARD)
+    assert all(start[0] < end[0] for start, end in drawn)
+    assert len({tuple(end) for _, end in drawn}) == len(drawn)  # no two arrows enter at one point
+
+
+def test_a_two_sided_node_that_is_computed_has_its_operation():
+    texts = [text.get_text() for text in diagrams.draw_two_sided(*soft_record()[:2], "Two sides").texts]
+    assert {"x", "y", "f:  /", "u:  +", "s:  σ", "^ 2"} <= set(texts)
+
+
+def test_two_sided_nodes_that_are_wrong_are_found(monkeypatch):
+    monkeypatch.setattr(diagrams, "rates", lambda node: [(before, 2 * rate) for before, rate in sweeps.rates(node)])
+    with pytest.raises(AssertionError):
+        check_two_sided(soft_record)
+
+
+def test_two_sided_nodes_of_arrays_are_refused():
+    with pytest.raises(ValueError, match="single number"):
+        diagrams.draw_two_sided(autodiff.Node(np.ones(3)).sum(), {}, "Two sides")
+
+
 # ------------------------------------------------------------------------------------------------ convolution
 
 RNG = np.random.default_rng(11)
@@ -607,6 +654,7 @@ def test_a_formula_that_does_not_hold_is_found():
 DRAWINGS = {"network": lambda: diagrams.draw_network(**MIXED),
             "graph": lambda: diagrams.draw_graph(NODES, EDGES, "A product swaps its factors"),
             "record": lambda: diagrams.draw_record(*soft_record()[:2], "Three arrows leave x"),
+            "two sides": lambda: diagrams.draw_two_sided(*soft_record()[:2], "Three arrows leave x"),
             "taps": lambda: [diagrams.draw_taps(ax, 10, 3, padding=1, output=1, pixel=4)
                              for ax in plt.figure(figsize=(9, 5.4)).subplots(2, 2).ravel()],
             "convolution": lambda: diagrams.draw_convolution(RNG.random((8, 8)), RNG.random((3, 3)), (1, 2), (3, 3)),

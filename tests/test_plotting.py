@@ -240,6 +240,40 @@ def test_grid_of_something_else_is_refused(values, options, message):
         plotting.draw_grid(plt.figure().subplots(), values, **options)
 
 
+def test_hinton_squares_have_areas_in_proportion_and_show_the_sign_without_colour():
+    weights = np.array([[4.0, -1.0, 0.0], [-2.0, 0.25, 1.0]])
+    ax = plotting.draw_hinton(plt.figure().subplots(), weights, "Weights")
+    assert ax.get_title(loc="left") == "Weights" and ax.yaxis_inverted() and len(ax.patches) == 6
+    found = {}
+    for patch in ax.patches:
+        (x, y), side = patch.get_center(), patch.get_width()
+        assert patch.get_height() == side < 1
+        sign = 1 if to_hex(patch.get_facecolor()) == to_hex(patch.get_edgecolor()) else -1
+        role = plotting.FORWARD if sign == 1 or not side else plotting.GRADIENT
+        assert not side or to_hex(patch.get_edgecolor()) == role["color"].lower()
+        assert sign == 1 or to_hex(patch.get_facecolor()) == "#ffffff"
+        found[round(y), round(x)] = sign * side**2
+    largest = found[0, 0]
+    assert all(np.isclose(area, weights[place] / 4 * largest) for place, area in found.items())
+    ax.figure.canvas.draw()
+
+
+def test_hinton_limit_cuts_what_is_larger():
+    ax = plotting.draw_hinton(plt.figure().subplots(), [[4.0, 2.0, 0.5]], limit=2.0)
+    sides = [patch.get_width() for patch in ax.patches]
+    assert np.allclose(sides, [sides[0], sides[0], sides[0] / 2])
+
+
+@pytest.mark.parametrize("weights, options, message", [
+    (np.zeros(3), {}, r"the weights must be a matrix, got shape \(3,\)"),
+    (np.zeros((0, 3)), {}, r"the weights must be a matrix, got shape \(0, 3\)"),
+    ([[1.0, np.nan]], {}, "the weights must be finite, got nan"),
+    ([[1.0]], {"limit": -1.0}, "limit must be a finite number > 0, got -1.0")])
+def test_hinton_of_something_else_is_refused(weights, options, message):
+    with pytest.raises(ValueError, match="draw_hinton: " + message):
+        plotting.draw_hinton(plt.figure().subplots(), weights, **options)
+
+
 def test_large_grid_counts_in_fives():
     ax = plotting.draw_grid(plt.figure().subplots(), np.zeros((28, 20)))
     assert ax.get_xticks().tolist() == [0, 5, 10, 15] and ax.get_yticks().tolist() == [0, 5, 10, 15, 20, 25]
