@@ -41,11 +41,15 @@ def targets_before(layers, t):
 
 
 def least_squares(x, z):
-    """W and b such that x @ W.T + b is as near to z as it can be, for x (N, D) and z (N, H)."""
+    """W and b such that x @ W.T + b is as near to z as it can be, for x (N, D) and z (N, H).
+
+    Directions in which x hardly varies (singular values below eps^(2/3) of the largest) are left out: what
+    would be found there is made of rounding errors.
+    """
     require_rows("least_squares", "x", x)
     require_rows("least_squares", "z", z, len(x))
     ones = np.ones((len(x), 1), x.dtype)
-    solution = np.linalg.lstsq(np.hstack([x, ones]), z, rcond=None)[0]
+    solution = np.linalg.lstsq(np.hstack([x, ones]), z, rcond=np.finfo(x.dtype).eps**(2/3))[0]
     return solution[:-1].T, solution[-1]
 
 

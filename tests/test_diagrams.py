@@ -1,5 +1,6 @@
 """Every drawing draws without a warning, covers nothing, and shows the right numbers, arrows and formulas."""
 
+import itertools
 import math
 import re
 
@@ -262,11 +263,20 @@ def test_two_sided_nodes_show_values_slopes_and_derivatives(record):
     drawn = arrows(ax, FORWARD)
     assert all(start[0] < end[0] for start, end in drawn)
     assert len({tuple(end) for _, end in drawn}) == len(drawn)  # no two arrows enter at one point
+    for (start, end), (other, beside) in itertools.combinations(drawn, 2):                  # nor do they cross there
+        assert end[0] != beside[0] or abs(end[1] - beside[1]) > 0.5 or (start - other)[1] * (end - beside)[1] > 0
 
 
 def test_a_two_sided_node_that_is_computed_has_its_operation():
     texts = [text.get_text() for text in diagrams.draw_two_sided(*soft_record()[:2], "Two sides").texts]
     assert {"x", "y", "f:  /", "u:  +", "s:  σ", "^ 2"} <= set(texts)
+
+
+def test_only_a_two_sided_node_that_is_computed_has_a_left_side():
+    output, names, *_ = soft_record()
+    walls = [line.get_xdata() for line in diagrams.draw_two_sided(output, names, "Two sides").lines]
+    computed = [node for node in diagrams._record_graph(output)[0].values() if node.step]
+    assert len([x for x in walls if len(x) == 2 and x[0] == x[1]]) == len(computed)
 
 
 def test_two_sided_nodes_that_are_wrong_are_found(monkeypatch):

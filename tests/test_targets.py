@@ -57,6 +57,17 @@ def test_least_squares_leave_a_residual_at_right_angles():
     assert abs(residual.T @ x).max() < 1e-12 and abs(residual.sum(axis=0)).max() < 1e-12
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_least_squares_leave_out_what_is_rounding(dtype):
+    """Two inputs that differ in last bits share the weight; two that differ by a thousandth do not."""
+    x, noise = (a.astype(dtype) for a in (normal(30, 1), normal(30, 1, seed=3)))
+    bits = 8 * np.finfo(dtype).eps * noise
+    W, b = targets.least_squares(np.hstack([x, x + bits]), 3 * x + noise)
+    assert np.isclose(W[0, 0], W[0, 1], rtol=1e-3) and abs(W).max() < 3 and abs(b).max() < 1
+    W, _ = targets.least_squares(np.hstack([x, x + noise / 1000]), 3 * x + noise)
+    assert np.allclose(W, [[-997, 1000]], rtol=1e-2)
+
+
 def test_a_linear_network_is_found_exactly():
     x, layer = normal(50, 4), layers_of(4, 3)[0]
     found, = targets.train_by_targets(layers_of(4, 3, seed=1), x, x @ layer[0].T + layer[1])
