@@ -62,8 +62,9 @@ def test_networks_start_apart_inside_the_bound_with_no_weight_where_the_mask_is_
 @pytest.mark.parametrize("shrink, targets", [(0.0, (0.0, 1.0)), (0.01, (0.2, 0.8))])
 def test_a_step_goes_along_the_derivative_of_half_the_sum_of_squares(shrink, targets):
     """By complex step, network by network; then the weights shrink, and missing ones stay at 0."""
-    crowd, (x, t), (low, high) = random_crowd(), examples(np.random.default_rng(1), 6), targets
-    before = {name: p.copy() for name, p in crowd.params.items()}
+    crowd, (x, t), (low, high) = random_crowd(bound=3.0), examples(np.random.default_rng(1), 6), targets
+    before, y = {name: p.copy() for name, p in crowd.params.items()}, crowd.forward(x)
+    assert (y[:, t == 1] > 0.8).any() and (y[:, t == 0] < 0.2).any(), "some outputs are beyond the targets 0.2 and 0.8"
 
     def error(params):
         h = x
@@ -108,10 +109,11 @@ def test_sweeps_give_the_outputs_before_each_step_as_new_arrays():
 
 def test_first_right_counts_steps_and_stops_when_all_are_done():
     t = np.array([[1]])
-    history = np.array([[[[0.4]], [[0.6]]], [[[0.7]], [[0.2]]], [[[0.3]], [[0.1]]]])
+    history = np.array([[[[0.4]], [[0.6]]], [[[0.7]], [[0.2]]], [[[0.3]], [[0.1]]], [[[0.85]], [[0.1]]]])
     assert crowds.first_right(history, t).tolist() == [1, 0]
     assert np.isinf(crowds.first_right(history, t, 0.1)).all()
     assert crowds.first_right(history, t, 0.35).tolist() == [1, np.inf]
+    assert np.isinf(crowds.first_right([np.full((1, 1, 1), 0.5)], t)).all(), "at the tolerance is not below it"
     x, t = encoder(4)
     crowd = crowds.Crowd(5, [4, 3, 4], rng=np.random.default_rng(0), bound=1.0)
     steps = crowds.first_right(crowds.sweeps(crowd, x, t, 5000, lr=0.5), t)

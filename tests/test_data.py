@@ -419,7 +419,10 @@ def test_elman_letters():
     words = re.findall("ba|dii|guuu", stream)
     assert "".join(words) == stream and len(words) == 3000
     near([words.count(word) for word in ("ba", "dii", "guuu")], [1/3] * 3)
-    assert len({tuple(row) for row in x[0]}) == 6, "no two letters look the same"
+    table = {"b": "101001", "d": "101101", "g": "101011", "a": "010011", "i": "010101", "u": "010111"}
+    assert list(data.ELMAN_FEATURES) == ["consonant", "vowel", "interrupted", "high", "back", "voiced"]
+    assert "".join(table) == data.ELMAN_LETTERS
+    assert table == {k: "".join(str(int(k in having)) for having in features) for k in table}
 
 
 # ------------------------------------------------------------------------------------------------ Reber's grammars
