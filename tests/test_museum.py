@@ -1,5 +1,6 @@
 """backprop_lib.museum: one line is exchanged and comes back, and our tests catch every exhibit."""
 
+import contextlib
 import difflib
 import hashlib
 import inspect
@@ -78,7 +79,8 @@ def test_everybody_who_holds_the_function_runs_the_variant():
     (exhibit("", "pass", rnn.rnn_backward), r"found \d\d times"),
     (exhibit(replacement="dh_prev = dz@W_hh"), "the same code"),
     (exhibit(replacement="dh_prev = dz @ W_hh  # twice"), "the same code"),
-    (exhibit(replacement="dh_prev = dz\ndh_prev = dz @ W_hh"), "must be one line")])
+    (exhibit(replacement="dh_prev = dz\ndh_prev = dz @ W_hh"), "must be one line"),
+    (exhibit(replacement="dh_prev = (dz @ W_hh"), "does not fit")])
 def test_a_line_that_cannot_be_exchanged_is_refused(wrong, words):
     ours = lstm.lstm_step_backward.__code__
     with pytest.raises(MuseumError, match=words), on_show(wrong):
@@ -102,6 +104,24 @@ def test_a_file_that_was_edited_after_the_import_is_noticed(monkeypatch):
     monkeypatch.setattr(inspect, "getsource", lambda module: edited)
     with pytest.raises(RuntimeError, match="or its file was edited"), on_show(exhibit()):
         pass
+
+
+def test_a_plate_shows_a_line_that_stands_in_another_function_too():
+    line = "dz = np.concatenate([dz_i, dz_f, dz_g, dz_o], axis=1)"
+    assert inspect.getsource(lstm).count(line) == 2
+    assert f"  ours     {line}\n" in plate(exhibit(line, "dz = np.concatenate([dz_i, dz_f, dz_o, dz_g], axis=1)"))
+
+
+def test_two_functions_of_a_module_are_on_show_together():
+    ours = lstm.lstm_step_backward.__code__, lstm.lstm_backward.__code__
+    step, whole = on_show(exhibit()), on_show(EXHIBITS["LSTM: dh never handed on"])
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(whole)
+        with step:
+            assert not {lstm.lstm_step_backward.__code__, lstm.lstm_backward.__code__} & set(ours)
+            stack.close()                                       # the first one leaves first
+            assert lstm.lstm_backward.__code__ is ours[1] and lstm.lstm_step_backward.__code__ != ours[0]
+    assert lstm.lstm_step_backward.__code__ is ours[0]
 
 
 def test_a_function_is_on_show_once():

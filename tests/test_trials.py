@@ -1,11 +1,13 @@
 """backprop_lib.trials: every check finds ours right, the table of who sees what, and the ledger names the line."""
 
+import functools
+
 import numpy as np
 import pytest
 
-from backprop_lib import lstm, trials
+from backprop_lib import lstm, mlp, trials
 from backprop_lib.gradcheck import cosine
-from backprop_lib.museum import EXHIBITS, by_number, on_show
+from backprop_lib.museum import EXHIBITS, Exhibit, by_number, on_show
 
 
 NAMES = list(EXHIBITS)
@@ -17,11 +19,11 @@ affine: 1/N once more                   x o x o o o o x o
 squared error: sign                     x x o o o o . x o
 convolution: kernel not turned          x x o o o o o x o
 convolution: batch and places mixed     x o x x o o o x o
-windows: padding left out of the size   x x x x x x . x o
+windows: padding left out of the size   x x x x x x x x o
 max pool: every tie paid                x x x x x x . x o
 windows: = for +=                       x x x o o o . x o
 batch norm: gamma forgotten             x x x x o o . x o
-embedding: repeats lost                 x o x o o o . x o
+embedding: repeats lost                 x o x o o o o x o
 RNN: dx without the future              x x o o o o . x o
 RNN: one product through h_1            x o o o o o . x o
 sequence loss: works in its cache       x x x x x x . o x
@@ -65,6 +67,25 @@ def test_nice_inputs_are_nice():
     assert words.tolist() == [[0, 1, 2]] and W.shape == (3, 3) and W.any()
     x, h0, c0, W_ih, W_hh, b = trials.nice_inputs(lstm.lstm_forward)
     assert x.shape == (1, 3, 3) and not (h0.any() or c0.any() or b.any())
+
+
+def test_a_gradient_of_another_shape_is_seen_by_the_shapes():
+    """None of the exhibits is: so that the column of misses is not one of a check that cannot fail."""
+    wide = Exhibit("wide", "", mlp.linear_backward, "MLP-4", "db = dz.sum(axis=0, keepdims=True)", "",
+                   mlp.linear_forward)
+    with on_show(wide):
+        assert trials.shapes(wide.layer)
+
+
+def test_float32_is_float32():
+    given = set()
+
+    @functools.wraps(mlp.linear_forward)
+    def spy(*args):
+        z, cache = mlp.linear_forward(*args)
+        given.update(a.dtype.name for a in (*args, z))
+        return z, cache
+    assert not trials.rough(spy) and given == {"float32"}
 
 
 # ------------------------------------------------------------------------------------------------ how wrong
