@@ -107,6 +107,14 @@ def test_sweeps_give_the_outputs_before_each_step_as_new_arrays():
     assert all((p == other.params[name]).all() for name, p in crowd.params.items())
 
 
+def test_the_defaults_are_the_recipe_of_1986():
+    (x, t), by_default = examples(np.random.default_rng(1)), crowds.Crowd(S, SIZES, rng=np.random.default_rng(0))
+    written = random_crowd(bound=0.3, mask=None)
+    crowds.train(by_default, x, t, 3)
+    crowds.train(written, x, t, 3, lr=0.1, momentum=0.9, shrink=0.0, targets=(0.0, 1.0))
+    assert all((p == written.params[name]).all() for name, p in by_default.params.items())
+
+
 def test_first_right_counts_steps_and_stops_when_all_are_done():
     t = np.array([[1]])
     history = np.array([[[[0.4]], [[0.6]]], [[[0.7]], [[0.2]]], [[[0.3]], [[0.1]]], [[[0.85]], [[0.1]]]])
@@ -150,6 +158,8 @@ def test_bad_crowds_are_refused(error, message, options):
     (ValueError, "sweeps: targets must be a pair of numbers, got 0.2", {"targets": 0.2}),
     (ValueError, "sweeps: targets[0] must be a finite number in [0, 1], got -1", {"targets": (-1, 1)}),
     (ValueError, "sweeps: targets[1] must be a finite number in (0.8, 1], got 0.2", {"targets": (0.8, 0.2)}),
+    (ValueError, "sweeps: targets[1] must be a finite number in (0.5, 1], got 0.5", {"targets": (0.5, 0.5)}),
+    (ValueError, "sweeps: targets[1] must be a finite number in (0.2, 1], got 1.2", {"targets": (0.2, 1.2)}),
     (ValueError, "sweeps: t must have shape (7, 2), got (7,)", {"t": np.ones(7)}),
     (ValueError, "sweeps: t must hold zeros and ones, got 0.5", {"t": np.full((7, 2), 0.5)}),
     (ValueError, "Crowd: x must have shape (N, 4), got (7, 3)", {"x": np.ones((7, 3))}),

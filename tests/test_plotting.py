@@ -264,6 +264,12 @@ def test_hinton_limit_cuts_what_is_larger():
     assert np.allclose(sides, [sides[0], sides[0], sides[0] / 2])
 
 
+@pytest.mark.parametrize("weights, areas", [([[-4.0, 1.0]], [1, 1/4]), ([[0.0, 0.0]], [0, 0])])
+def test_hinton_limit_is_the_largest_size_and_zeros_need_none(weights, areas):
+    ax = plotting.draw_hinton(plt.figure().subplots(), weights)
+    assert np.allclose([patch.get_width()**2 for patch in ax.patches], 0.9**2 * np.array(areas))
+
+
 @pytest.mark.parametrize("weights, options, message", [
     (np.zeros(3), {}, r"the weights must be a matrix, got shape \(3,\)"),
     (np.zeros((0, 3)), {}, r"the weights must be a matrix, got shape \(0, 3\)"),
