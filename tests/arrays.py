@@ -12,8 +12,9 @@ def normal(*shape, seed=1):
 
 
 def refuses(kind, words, function, *args, **options):
-    with pytest.raises(kind, match=re.escape(words)):
+    with pytest.raises(kind, match=re.escape(words)) as caught:
         function(*args, **options)
+    assert caught.type is kind
 
 
 def same_bits(left, right):

@@ -1,9 +1,9 @@
 """backprop_lib.crowds: each network of a crowd is what it would be alone, and descends as the recipe of 1986 says."""
 
-import re
 
 import numpy as np
 import pytest
+from arrays import refuses
 
 from backprop_lib import crowds, mlp
 from backprop_lib.data import encoder
@@ -131,12 +131,6 @@ def test_first_right_counts_steps_and_stops_when_all_are_done():
     assert not (np.abs(crowd.params["1.bias"] - again.params["1.bias"]) > 0).any(), "no step too many"
 
 
-def refused(error, message, call):
-    with pytest.raises(error, match=re.escape(message)) as caught:
-        call()
-    assert caught.type is error
-
-
 @pytest.mark.parametrize("error, message, options", [
     (ValueError, "Crowd: S must be a whole number of at least 1, got 0", {"S": 0}),
     (ValueError, "Crowd: sizes must be a list of at least two whole numbers, got [4]", {"sizes": [4]}),
@@ -145,9 +139,9 @@ def refused(error, message, call):
     (ValueError, "Crowd: bound must be a finite number >= 0, got -1", {"bound": -1}),
     (ValueError, "Crowd: mask must have shape (3, 4), got (4, 3)", {"mask": MASK.T}),
     (ValueError, "Crowd: mask must hold zeros and ones, got 2", {"mask": 2 * MASK})])
-def test_bad_crowds_are_refused(error, message, options):
+def test_bad_crowds_are_refuses(error, message, options):
     arguments = {"S": S, "sizes": SIZES, "rng": np.random.default_rng(0), **options}
-    refused(error, message, lambda: crowds.Crowd(**arguments))
+    refuses(error, message, lambda: crowds.Crowd(**arguments))
 
 
 @pytest.mark.parametrize("error, message, options", [
@@ -166,9 +160,9 @@ def test_bad_crowds_are_refused(error, message, options):
     (TypeError, "Crowd: x must be a NumPy array of float64, got int64", {"x": np.ones((7, 4), np.int64)})])
 def test_bad_sweeps_are_refused_before_the_first(error, message, options):
     crowd, (x, t) = random_crowd(), examples(np.random.default_rng(3))
-    refused(error, message, lambda: crowds.sweeps(crowd, **{"x": x, "t": t, "count": 5, **options}))
+    refuses(error, message, lambda: crowds.sweeps(crowd, **{"x": x, "t": t, "count": 5, **options}))
 
 
-def test_a_history_of_nothing_is_refused():
-    refused(ValueError, "first_right: the history must hold the outputs of at least one step, got none",
+def test_a_history_of_nothing_is_refuses():
+    refuses(ValueError, "first_right: the history must hold the outputs of at least one step, got none",
             lambda: crowds.first_right([], np.ones((1, 1))))

@@ -13,18 +13,13 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+from arrays import refuses
 
 from backprop_lib import data, mlp, nn
 
 
 IMAGES_SHA256 = "1b6a09f730bfe751d1f30985598ff7efda82a45af4d78e296c3c508586c103ad"
 SPLIT_SHA256 = "8f5cf9b341cfbb8d6b43bf36e63e85969ddfd6b238b6a7733fe99ee62c60a6e7"
-
-
-def refuses(error, message, call):
-    with pytest.raises(error, match=re.escape(message)) as caught:
-        call()
-    assert caught.type is error
 
 
 # ------------------------------------------------------------------------------------------------ digits

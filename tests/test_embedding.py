@@ -1,11 +1,10 @@
 """backprop_lib.embedding and nn.Embedding: rows of a table, and word2vec's three losses."""
 
 import math
-import re
 
 import numpy as np
 import pytest
-from arrays import frozen, same_bits, spread
+from arrays import frozen, normal, refuses, same_bits, spread
 
 from backprop_lib import embedding, mlp, nn, optim
 from backprop_lib.data import one_hot
@@ -21,10 +20,6 @@ every_pair = pytest.mark.parametrize("pair", PAIRS)
 every_loss = pytest.mark.parametrize("pair", LOSSES)
 
 
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape)
-
-
 def inputs(pair, seed=0, **sizes):
     sizes = {"N": 5, "T": 7, "K": 3, "V": 11, "D": 2} | sizes
     return build_inputs(PAIRS[pair][0], np.random.default_rng(seed), sizes)
@@ -35,12 +30,6 @@ def gradients(pair, args, cotangent=None):
     y, cache = forward(*args)
     back = backward(normal(*np.shape(y), seed=9) if cotangent is None else cotangent, cache)
     return back if isinstance(back, tuple) else (back,)
-
-
-def refuses(error, message, call):
-    with pytest.raises(error, match=re.escape(message)) as caught:
-        call()
-    assert caught.type is error
 
 
 # ------------------------------------------------------------------------------------------------ gradients

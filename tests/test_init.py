@@ -4,10 +4,10 @@
 # ruff: noqa: B023
 
 import math
-import re
 
 import numpy as np
 import pytest
+from arrays import refuses
 
 from backprop_lib import init, mlp, nn
 
@@ -30,12 +30,6 @@ everything = pytest.mark.parametrize("name", [*SCHEMES, "orthogonal"])
 
 def generator(seed=0):
     return np.random.default_rng(seed)
-
-
-def refuses(error, message, call):
-    with pytest.raises(error, match=re.escape(message)) as caught:
-        call()
-    assert caught.type is error
 
 
 def test_fans_of_linear_and_convolution():

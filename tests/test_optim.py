@@ -4,12 +4,12 @@
 # ruff: noqa: B023
 
 import math
-import re
 import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
+from arrays import refuses
 
 from backprop_lib import nn, optim
 
@@ -40,12 +40,6 @@ def model_of(dtype=np.float64):
     rng = generator()
     return Model({name: rng.standard_normal(shape).astype(dtype) for name, shape in (("W", (3, 5)), ("b", (3,)))},
                  {name: rng.standard_normal(shape).astype(dtype) for name, shape in (("W", (3, 5)), ("b", (3,)))})
-
-
-def refuses(error, message, call):
-    with pytest.raises(error, match=re.escape(message)) as caught:
-        call()
-    assert caught.type is error
 
 
 def follow(run):

@@ -4,14 +4,9 @@ import re
 
 import numpy as np
 import pytest
+from arrays import refuses
 
 from backprop_lib import text
-
-
-def refuses(error, message, call):
-    with pytest.raises(error, match=re.escape(message)) as caught:
-        call()
-    assert caught.type is error
 
 
 # ------------------------------------------------------------------------------------------------ characters

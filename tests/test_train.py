@@ -4,7 +4,6 @@
 # ruff: noqa: B023
 
 import os
-import re
 import subprocess
 import sys
 import types
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from arrays import refuses
 
 from backprop_lib import data, mlp, nn, optim, train
 
@@ -39,12 +39,6 @@ def fit(model=None, loss=None, x=None, t=None, lr=0.5, **more):
     optimizer = settings.pop("optimizer", None) or optim.SGD(model, lr)
     return train.fit(model, loss or nn.CrossEntropyLoss(), optimizer, default_x if x is None else x,
                      default_t if t is None else t, **settings)
-
-
-def refuses(error, message, call):
-    with pytest.raises(error, match=re.escape(message)) as caught:
-        call()
-    assert caught.type is error
 
 
 def bits(params):
