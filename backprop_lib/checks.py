@@ -414,18 +414,12 @@ def require_words(owner, V, **words):
         require_classes(owner, name, array, V)
 
 
-def require_tables(owner, W_in, W_out):
-    """A row for each word in both tables, of the same length; returns the number of words."""
+def require_context(owner, context, centre, W_in, W_out, name="context"):
+    """Some words around, or instead of, each word in the centre, and a row for each word in both tables."""
     require_axes(owner, "W_in", W_in, "(V, D)")
     if W_out.shape != W_in.shape:
         raise ValueError(f"{owner}: W_out must have the shape {W_in.shape} of W_in, got {W_out.shape}")
-    return len(W_in)
-
-
-def require_context(owner, context, centre, W_in, W_out, name="context"):
-    """Some words around, or instead of, each word in the centre."""
-    V = require_tables(owner, W_in, W_out)
-    require_words(owner, V, **{name: context, "centre": centre})
+    require_words(owner, len(W_in), **{name: context, "centre": centre})
     require_axes(owner, "centre", centre, "(N)")
     if context.ndim != 2 or len(context) != len(centre):
         raise ValueError(f"{owner}: {name} must have a row of words for each of the {len(centre)} words of centre, got "

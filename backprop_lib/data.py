@@ -63,9 +63,7 @@ def load_mnist(dtype=np.float64, flatten=True):
 
 def xor():
     """The four points of exclusive or and their classes, which no single linear layer separates: x (4, 2), t (4)."""
-    x = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-    t = np.array([0, 1, 1, 0])
-    return x, t.astype(np.int64)
+    return parity(2)
 
 
 def spirals(N_per_class, K, rng, noise=0.2):
@@ -136,7 +134,6 @@ def all_bits(bits):
 def parity(bits):
     """All patterns of bits, and whether the number of ones is odd: x (2^bits, bits), t (2^bits).
 
-    parity(2) is `xor()`.
     Raises ValueError unless bits is a whole number of at least 1.
     Source: D. E. Rumelhart, G. E. Hinton and R. J. Williams 1986, "Learning internal representations by error
     propagation".

@@ -22,7 +22,7 @@ def add_rows(words, rows, V):
     `rows` has the axes of `words` and one more, or broadcasts to that.
     """
     table = np.zeros((V, rows.shape[-1]), rows.dtype)
-    np.add.at(table, words, rows)                               # table[words] += rows would keep one of two
+    np.add.at(table, words, rows)                               # += would keep one of two
     return table
 
 

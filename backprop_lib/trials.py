@@ -229,8 +229,8 @@ def report(exhibit, layer=None):
 
 # ------------------------------------------------------------------------------------------------ a small training
 
-def perceptron(rng):
-    return nn.Sequential(nn.Linear(64, 32, rng=rng), nn.Tanh(), nn.Linear(32, 10, rng=rng))
+def two_layers(rng):
+    return nn.MLP([64, 32, 10], "tanh", rng=rng)
 
 
 def with_batch_norm(rng):
@@ -238,7 +238,7 @@ def with_batch_norm(rng):
 
 
 def to_probabilities(rng):
-    return nn.Sequential(*perceptron(rng), nn.Softmax())
+    return nn.Sequential(*two_layers(rng), nn.Softmax())
 
 
 def convolutional(rng):
@@ -264,9 +264,9 @@ def at_every_step(rng):
 
 
 MODELS = {                                                      # model, loss, learning rate
-    "linear_forward": (perceptron, nn.CrossEntropyLoss, 0.1),
+    "linear_forward": (two_layers, nn.CrossEntropyLoss, 0.1),
     "softmax_forward": (to_probabilities, nn.MSELoss, 2.0),
-    "mse_forward": (perceptron, nn.MSELoss, 0.1),
+    "mse_forward": (two_layers, nn.MSELoss, 0.1),
     "conv2d_forward": (convolutional, nn.CrossEntropyLoss, 0.1),
     "avg_pool2d_forward": (averaging, nn.CrossEntropyLoss, 1.0),
     "max_pool2d_forward": (convolutional, nn.CrossEntropyLoss, 0.1),

@@ -225,10 +225,6 @@ def test_parity_and_symmetry(bits):
     assert data.symmetry(bits)[1].sum() == 2**((bits + 1)//2)
 
 
-def test_parity_of_two_bits_is_xor():
-    assert all((a == b).all() for a, b in zip(data.parity(2), data.xor()))
-
-
 def test_the_encoder_repeats():
     x, t = data.encoder(5)
     assert (x == np.eye(5)).all() and (t == x).all() and not np.may_share_memory(x, t)

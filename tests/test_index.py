@@ -2,15 +2,13 @@
 
 import functools
 import itertools
-import json
-import pathlib
 import re
 from typing import NamedTuple
 
 import pytest
+from test_notebooks import ROOT, read, source
 
 
-ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 PAGE = (NOTEBOOKS / "INDEX.md").read_text(encoding="utf-8")
 LINK = re.compile(r"(\w+) \[([^\]]+)\]\(([^)#]+)#([^)]*)\)(?:: claims? ([\d, ]*\d))?")
@@ -29,8 +27,8 @@ class Item(NamedTuple):
 def outline(name):
     """The headings and code cells of a notebook, in order."""
     items = []
-    for cell in json.loads((NOTEBOOKS / name).read_text(encoding="utf-8"))["cells"]:
-        headings = re.findall(r"^(#+) (.+)$", "".join(cell["source"]), re.MULTILINE)
+    for cell in read(NOTEBOOKS / name)["cells"]:
+        headings = re.findall(r"^(#+) (.+)$", source(cell), re.MULTILINE)
         items += [Item(9, cell=cell)] if cell["cell_type"] == "code" else [Item(len(h), title) for h, title in headings]
     return items
 
@@ -41,11 +39,11 @@ def section(items, title):
     return list(itertools.takewhile(lambda item: item.level > first.level, rest))
 
 
-def link_faults(number, title, name, anchor, claims, read=outline):
+def link_faults(number, title, name, anchor, claims, look=outline):
     """What is wrong with one link, one line each."""
     if not (NOTEBOOKS / name).is_file():
         return [f"there is no {name}"]
-    items = read(name)
+    items = look(name)
     count = sum(item.title == title for item in items)
     if count != 1:
         return [f"{name} has {count} headings {title!r}"]
@@ -87,9 +85,9 @@ def test_every_link_leads_to_a_section_that_runs():
 
 
 def test_the_index_is_found_from_the_readme_and_the_first_notebook():
-    start = json.loads((NOTEBOOKS / "00_start_here.ipynb").read_text(encoding="utf-8"))
+    start = read(NOTEBOOKS / "00_start_here.ipynb")
     assert "](notebooks/INDEX.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
-    assert any("](INDEX.md)" in "".join(cell["source"]) for cell in start["cells"])
+    assert any("](INDEX.md)" in source(cell) for cell in start["cells"])
 
 
 @pytest.mark.parametrize("old, new, fault", [
@@ -115,7 +113,7 @@ def test_a_section_without_a_row_is_found():
 
 
 def test_a_section_that_did_not_run_is_found():
-    def read(name):
+    def look(name):
         return [item._replace(cell=item.cell and {**item.cell, "execution_count": None}) for item in outline(name)]
     link = "03", "Through time", "03_rnn.ipynb", "Through-time", ""
-    assert link_faults(*link) == [] and "did not run" in link_faults(*link, read)[0]
+    assert link_faults(*link) == [] and "did not run" in link_faults(*link, look)[0]
