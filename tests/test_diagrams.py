@@ -132,9 +132,9 @@ def test_network_of_another_size_is_refused():
 
 
 def test_tiny_gradients_keep_their_digits():
-    assert diagrams._gradient_number(-0.000012345) == "\N{MINUS SIGN}1.23e\N{MINUS SIGN}5"
-    assert diagrams._gradient_number(0.0) == "0" and diagrams._gradient_number(0.00012345) == "0.000123"
-    assert diagrams._gradient_number(1.5e-12) == "1.5e\N{MINUS SIGN}12"
+    assert diagrams.strokes._gradient_number(-0.000012345) == "\N{MINUS SIGN}1.23e\N{MINUS SIGN}5"
+    assert diagrams.strokes._gradient_number(0.0) == "0" and diagrams.strokes._gradient_number(0.00012345) == "0.000123"
+    assert diagrams.strokes._gradient_number(1.5e-12) == "1.5e\N{MINUS SIGN}12"
 
 
 # ------------------------------------------------------------------------------------------------ graphs
@@ -223,8 +223,12 @@ def test_record_has_the_operation_above_a_name():
     assert {"f", "/", "u", "+"} <= set(texts)
 
 
+def doubled_rates(node):
+    return [(before, 2 * rate) for before, rate in sweeps.rates(node)]
+
+
 def test_record_that_is_wrong_is_found(monkeypatch):
-    monkeypatch.setattr(diagrams, "rates", lambda node: [(before, 2 * rate) for before, rate in sweeps.rates(node)])
+    monkeypatch.setattr(diagrams.records, "rates", doubled_rates)
     with pytest.raises(AssertionError):
         check_record(soft_record)
 
@@ -248,7 +252,7 @@ def check_two_sided(record):
     for end in entries:
         slope, = (at for _, at in left if np.linalg.norm(at - end) < 0.5 and abs(at[1] - end[1]) < 0.01)
         assert slope[0] > end[0]
-    assert len(values) == len(below) == len(diagrams._record_graph(output)[0])
+    assert len(values) == len(below) == len(diagrams.records._record_graph(output)[0])
     for value, gradient in wanted.values():
         places = [at for number, at in values if abs(number - value) <= 5e-3 * abs(value)]
         assert any(abs(number - gradient) <= 5e-3 * abs(gradient) and 0 < place[1] - at[1] < 0.7
@@ -275,12 +279,12 @@ def test_a_two_sided_node_that_is_computed_has_its_operation():
 def test_only_a_two_sided_node_that_is_computed_has_a_left_side():
     output, names, *_ = soft_record()
     walls = [line.get_xdata() for line in diagrams.draw_two_sided(output, names, "Two sides").lines]
-    computed = [node for node in diagrams._record_graph(output)[0].values() if node.step]
+    computed = [node for node in diagrams.records._record_graph(output)[0].values() if node.step]
     assert len([x for x in walls if len(x) == 2 and x[0] == x[1]]) == len(computed)
 
 
 def test_two_sided_nodes_that_are_wrong_are_found(monkeypatch):
-    monkeypatch.setattr(diagrams, "rates", lambda node: [(before, 2 * rate) for before, rate in sweeps.rates(node)])
+    monkeypatch.setattr(diagrams.records, "rates", doubled_rates)
     with pytest.raises(AssertionError):
         check_two_sided(soft_record)
 
@@ -387,9 +391,9 @@ def test_taps_that_are_wrong_are_found(change, monkeypatch):
 
 def spoil_taps(monkeypatch, change):
     """Windows that begin one further, or weights taken from the end."""
-    right = diagrams._taps
+    right = diagrams.convolution._taps
     wrong = {"windows": lambda *args: right(*args) + 1, "order": lambda *args: right(*args)[..., ::-1]}[change]
-    monkeypatch.setattr(diagrams, "_taps", wrong)
+    monkeypatch.setattr(diagrams.convolution, "_taps", wrong)
 
 
 KERNEL = np.array([[3.0, 1.0, -2.0], [4.0, 2.0, -4.0]])         # not square, no two weights alike
@@ -531,7 +535,7 @@ def test_unrolled_gradients_come_back_as_far_as_the_truncated_pass_takes_them(st
     check_texts(ax)
     check_circles(ax)
     states = {text.get_text(): text.get_position()[0] for text in ax.texts}
-    x = [states[diagrams._math(f"h_{t}")] for t in range(steps)]
+    x = [states[diagrams.recurrent._math(f"h_{t}")] for t in range(steps)]
     level = [(start, end) for start, end in arrows(ax, GRADIENT) if start[1] == end[1]]
     assert len(level) == steps + 1 and len(arrows(ax, FORWARD)) == 3 * steps
     _, cache = rnn.rnn_forward(RNG.random((1, steps, 1)), np.ones((1, 1)), *np.ones((2, 1, 1)), np.ones(1))
