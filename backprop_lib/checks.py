@@ -1,7 +1,6 @@
 """What is refused at the door: each error names the function, the argument, what was expected and what came."""
 
 import functools
-import inspect
 import math
 import numbers
 
@@ -20,7 +19,7 @@ def float_arrays(forward):
     declares as integers (`in a..b`) are not looked at.
     """
     names = [a.name for a in parse_shapes(forward)[0] if a.dims and ".." not in (a.range or "")]
-    positions = [(name, list(inspect.signature(forward).parameters).index(name)) for name in names]
+    positions = [(name, forward.__code__.co_varnames.index(name)) for name in names]
 
     @functools.wraps(forward)
     def checked(*args, **kwargs):
@@ -307,7 +306,7 @@ def require_whole(owner, name, array, shape):
 
 
 def require_integers(owner, name, array):
-    if not (isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.integer)):
+    if not (isinstance(array, np.ndarray) and array.dtype.kind in "iu"):
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise TypeError(f"{owner}: {name} must be an array of integers, got {kind}")
 
@@ -339,8 +338,8 @@ def require_kept(owner, z, targets, mask):
 
 def require_classes(owner, name, classes, K):
     """Whole numbers in 0..K-1: a negative one does not count from the end."""
-    outside = (classes < 0) | (classes >= K)
-    if outside.any():
+    if classes.size and not 0 <= classes.min() <= classes.max() < K:
+        outside = (classes < 0) | (classes >= K)
         index = tuple(map(int, np.argwhere(outside)[0]))
         place = index[0] if len(index) == 1 else index
         raise IndexError(f"{owner}: {name} must lie in 0..{K - 1}, got {classes[index]} at index {place}")

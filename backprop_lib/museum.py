@@ -15,6 +15,7 @@ import types
 from typing import NamedTuple
 
 from . import cnn, embedding, gru, lstm, mlp, norm, rnn
+from .fast import withdrawn
 
 
 class MuseumError(ValueError):
@@ -98,7 +99,8 @@ def on_show(exhibit):
         raise RuntimeError(f"{function.__name__}: is on show already, or its file was edited after the import")
     function.__code__ = code_in(source, function)
     try:
-        yield
+        with withdrawn():
+            yield
     finally:
         function.__code__ = ours
 

@@ -1,4 +1,5 @@
-"""Layers and losses as objects: they remember, the functions of `mlp`, `cnn`, `rnn`... do the arithmetic.
+"""Layers and losses as objects: they remember, the functions of `mlp`, `cnn`, `rnn`... do the arithmetic,
+or their twins in `fast`.
 
     model = MLP([64, 32, 10], rng=np.random.default_rng(0))
     loss = CrossEntropyLoss()
@@ -65,6 +66,7 @@ from .checks import (
     require_windows,
     require_words,
 )
+from .fast import tuned
 
 
 # ------------------------------------------------------------------------------------------------ the base class
@@ -129,7 +131,15 @@ class Layer(Stateful):
         require_float(self.name, "x", x, self.dtype)
         if x.ndim == 0:
             raise ValueError(f"{self.name}: x must have at least one axis, the examples, got shape ()")
-        self.check_state(finite=False)
+        self.check_fit()
+
+    def check_fit(self):
+        """`check_state` for what may be infinite, after a quick look that finds nothing wrong in most cases."""
+        params = self.params
+        if self.buffers or params.keys() != self.shapes.keys() or any([
+                type(p) is not np.ndarray or p.dtype != self.dtype or p.shape != self.shapes[name]
+                for name, p in params.items()]):
+            self.check_state(finite=False)
 
     def check_cotangent(self, dy, memory):
         """Refuse what is not like the output."""
@@ -211,12 +221,12 @@ class Linear(Layer):
                              "axes between the two")
 
     def compute(self, x):
-        b = self.params.get("bias", np.zeros(self.out_features, self.dtype))
-        z, cache = mlp.linear_forward(x.reshape(-1, self.in_features), self.params["weight"], b)
+        b = self.params["bias"] if "bias" in self.params else np.zeros(self.out_features, self.dtype)
+        z, cache = tuned(mlp.linear_forward)(x.reshape(-1, self.in_features), self.params["weight"], b)
         return z.reshape(*x.shape[:-1], self.out_features), cache
 
     def compute_gradients(self, dy, cache):
-        dx, dW, db = mlp.linear_backward(dy.reshape(-1, self.out_features), cache)
+        dx, dW, db = tuned(mlp.linear_backward, cache)(dy.reshape(-1, self.out_features), cache)
         grads = {"weight": dW, "bias": db}
         return dx.reshape(*dy.shape[:-1], self.in_features), {name: grads[name] for name in self.shapes}
 
@@ -243,7 +253,7 @@ class Embedding(Layer):
         require_words(self.name, self.num_embeddings, x=x)
         if x.ndim == 0:
             raise ValueError(f"{self.name}: x must have at least one axis, the examples, got shape ()")
-        self.check_state(finite=False)
+        self.check_fit()
 
     def compute(self, x):
         return embedding.embedding_forward(x, self.params["weight"])
@@ -275,11 +285,11 @@ class Convolution(Layer):
 
     def compute(self, x):
         forward, _ = self.pair
-        return forward(x, *self.weights(), **self.options)
+        return tuned(forward)(x, *self.weights(), **self.options)
 
     def compute_gradients(self, dy, cache):
         _, backward = self.pair
-        dx, dW, db = backward(dy, cache)
+        dx, dW, db = tuned(backward, cache)(dy, cache)
         grads = {"weight": dW, "bias": db}
         return dx, {name: grads[name] for name in self.shapes}
 
@@ -363,10 +373,10 @@ class MaxPool2d(Layer):
         require_taps(self.name, cnn.taps_inside(x, self.options) > 0)
 
     def compute(self, x):
-        return cnn.max_pool2d_forward(x, *self.options)
+        return tuned(cnn.max_pool2d_forward)(x, *self.options)
 
     def compute_gradients(self, dy, cache):
-        return cnn.max_pool2d_backward(dy, cache), {}
+        return tuned(cnn.max_pool2d_backward, cache)(dy, cache), {}
 
 
 class AvgPool2d(Layer):
@@ -386,10 +396,10 @@ class AvgPool2d(Layer):
         require_windows(self.name, x, *self.options, 1)
 
     def compute(self, x):
-        return cnn.avg_pool2d_forward(x, *self.options, self.count_include_pad)
+        return tuned(cnn.avg_pool2d_forward)(x, *self.options, self.count_include_pad)
 
     def compute_gradients(self, dy, cache):
-        return cnn.avg_pool2d_backward(dy, cache), {}
+        return tuned(cnn.avg_pool2d_backward, cache)(dy, cache), {}
 
 
 def require_pooling(owner, kernel_size, stride, padding, dilation):
@@ -623,7 +633,7 @@ def run_cell(forward, x, states, weights, options, lengths):
     segments, start = [], 0
     for stop in np.unique(lengths) if N else [T]:
         rows, steps = np.flatnonzero(lengths >= stop), slice(start, stop)
-        *outputs, cache = forward(x[rows, steps], *(state[rows] for state in states), *weights, **options)
+        *outputs, cache = tuned(forward)(x[rows, steps], *(state[rows] for state in states), *weights, **options)
         hs[rows, steps] = outputs[0]
         for state, output in zip(states, outputs):
             state[rows] = output[:, -1]
@@ -640,7 +650,7 @@ def run_cell_back(backward, dhs, dstates, segments, D):
         cotangents = [dh, *(np.zeros_like(dh) for _ in dstates[1:])]
         for cotangent, dstate in zip(cotangents, dstates):
             cotangent[:, -1] += dstate[rows]                    # the state that leaves the segment is its last
-        dx[rows, steps], *gradients = backward(*cotangents, cache)
+        dx[rows, steps], *gradients = tuned(backward, cache)(*cotangents, cache)
         for dstate, gradient in zip(dstates, gradients):
             dstate[rows] = gradient
         dweights.append(gradients[len(dstates):])
@@ -666,10 +676,10 @@ class LastStep(Layer):
         require_steps(self.name, x)
 
     def compute(self, x):
-        return rnn.last_step_forward(x, np.full(len(x), x.shape[1]))
+        return tuned(rnn.last_step_forward)(x, np.full(len(x), x.shape[1]))
 
     def compute_gradients(self, dy, cache):
-        return rnn.last_step_backward(dy, cache), {}
+        return tuned(rnn.last_step_backward, cache)(dy, cache), {}
 
 
 # ------------------------------------------------------------------------------------------------ activations
@@ -682,11 +692,11 @@ class Activation(Layer):
 
     def compute(self, x):
         forward, _ = self.pair
-        return forward(x, *self.arguments)
+        return tuned(forward)(x, *self.arguments)
 
     def compute_gradients(self, dy, cache):
         _, backward = self.pair
-        return backward(dy, cache), {}
+        return tuned(backward, cache)(dy, cache), {}
 
 
 class Sigmoid(Activation):
@@ -770,11 +780,11 @@ class Dropout(Layer):
         if not self.training:
             return mlp.identity_forward(x)
         mask = (self.rng.random(x.shape) >= self.p).astype(x.dtype)
-        return mlp.dropout_forward(x, mask, self.p)
+        return tuned(mlp.dropout_forward)(x, mask, self.p)
 
     def compute_gradients(self, dy, cache):
         masked = isinstance(cache, mlp.DropoutCache)
-        return (mlp.dropout_backward if masked else mlp.identity_backward)(dy, cache), {}
+        return tuned(mlp.dropout_backward if masked else mlp.identity_backward, cache)(dy, cache), {}
 
 
 # ------------------------------------------------------------------------------------------------ normalisation
@@ -949,6 +959,10 @@ class FlatView(MutableMapping):
     def __len__(self):
         return sum(map(len, self.dicts.values()))
 
+    def items(self):
+        return {f"{index}.{key}": value
+                for index, values in self.dicts.items() for key, value in values.items()}.items()
+
     def __repr__(self):
         return repr(dict(self))
 
@@ -1121,7 +1135,7 @@ class Loss:
         if self.memory is None:
             raise RuntimeError(f"{self.name}: backward needs a forward first")
         _, backward = self.pair
-        return backward(require_number(self.name, "dloss", dloss), self.memory)
+        return tuned(backward, self.memory)(require_number(self.name, "dloss", dloss), self.memory)
 
     def check(self, y, t):
         """Refuse a target that does not fit, before anything is computed."""
@@ -1131,7 +1145,7 @@ class Loss:
     def compute(self, y, t):
         """The loss and the cache."""
         forward, _ = self.pair
-        return forward(y, t)
+        return tuned(forward)(y, t)
 
 
 class CrossEntropyLoss(Loss):
@@ -1166,7 +1180,7 @@ class SequenceCrossEntropyLoss(Loss):
     def compute(self, y, t):
         forward, _ = self.pair
         kept = t != self.ignore_index
-        return forward(y, np.where(kept, t, 0), kept)
+        return tuned(forward)(y, np.where(kept, t, 0), kept)
 
 
 class BCEWithLogitsLoss(Loss):

@@ -71,7 +71,7 @@ class Optimizer:
         Raises RuntimeError if a gradient is missing, TypeError or ValueError if one does not fit its parameter or a
         parameter is read-only; then nothing has changed.
         """
-        params, grads = self.model.params, self.model.grads
+        params, grads = dict(self.model.params.items()), dict(self.model.grads.items())
         for name, p in params.items():
             self.check(name, p, grads)
         self.steps += 1

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from test_parity import STORED, assert_close
 
-from backprop_lib import cnn, mlp, nn, optim, train
+from backprop_lib import cnn, fast, mlp, nn, optim, train
 from backprop_lib.gradcheck import away_from_kinks, complex_step, relative_error
 
 
@@ -85,6 +85,14 @@ every_loss = pytest.mark.parametrize("name", LOSSES)
 every_image_layer = pytest.mark.parametrize("name", IMAGE_LAYERS)
 with_parameters = pytest.mark.parametrize("name", WITH_PARAMETERS)
 both_widths = pytest.mark.parametrize("dtype", WIDTHS)
+twins_off = pytest.mark.usefixtures("readable_functions")
+
+
+@pytest.fixture
+def readable_functions():
+    """nn runs the functions of `mlp`, `cnn`..., bit for bit; that their twins are equal is test_fast's."""
+    with fast.off():
+        yield
 
 
 def draw(shape, dtype=np.float64, seed=1):
@@ -147,6 +155,7 @@ def test_the_lists_above_name_every_public_class():
 
 # ------------------------------------------------------------------------------------------------ the pairs
 
+@twins_off
 @both_widths
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_an_activation_equals_its_pair_bit_for_bit(name, dtype):
@@ -166,6 +175,7 @@ def test_leaky_relu_uses_its_slope():
     assert nn.LeakyReLU().forward(np.array([[-1.0]])).tolist() == [[-0.01]]
 
 
+@twins_off
 @both_widths
 def test_linear_equals_its_pair_bit_for_bit(dtype):
     layer = make("Linear", dtype)
@@ -275,6 +285,7 @@ def test_gradients_with_every_layer_agree_with_central_differences():
         assert relative_error(gradients[name], central(f, p)) < 1e-7, name
 
 
+@twins_off
 @both_widths
 @every_loss
 def test_a_loss_equals_its_pair_bit_for_bit(name, dtype):
@@ -845,6 +856,7 @@ def run_pair(name, params, options, x, dy_of):
     return y, backward(dy_of(y), cache), {}
 
 
+@twins_off
 @every_image_pair
 @both_widths
 def test_an_image_layer_equals_its_pair_bit_for_bit_with_every_option(name, dtype):
