@@ -18,7 +18,7 @@ from backprop_lib import cnn, embedding, gradflow, gru, lstm, mlp, nn, norm, rnn
 from backprop_lib.museum import EXHIBITS, Exhibit, MuseumError, by_number, changed_source, code_in, on_show, plate
 
 
-MODULES = (cnn, embedding, gradflow, gru, lstm, mlp, nn, norm, rnn)
+MODULES = (cnn, embedding, gradflow, gru, lstm, mlp, nn.convolution, nn.recurrent, norm, rnn)
 NAMES = list(EXHIBITS)
 
 
