@@ -301,6 +301,7 @@ OBJECTS = {
     nn.GlobalAvgPool2d: lambda layer, x, params: x.mean(axis=(2, 3)),
     nn.Flatten: lambda layer, x, params: x.reshape(x.shape[0], -1), nn.Dropout: dropout,
     nn.BatchNorm: batch_norm_object, nn.LayerNorm: layer_norm_object,
+    nn.DataParallel: lambda layer, x, params: by_tape(layer.layers[0], x, params),
     nn.Sequential: in_order, nn.Residual: lambda layer, x, params: x + in_order(layer, x, params),
 }
 LOSSES = {

@@ -349,6 +349,7 @@ MODELS = {
     "labels at each step": (lambda: sequence_network(False), nn.SequenceCrossEntropyLoss, (2, 5, 3),
                             classes(2, 5) - (classes(2, 5) == 3) * 4),
     "LeNet": (lambda: nn.LeNet((2, 4, 8), 5, (2, 3), 7, rng=rng()), nn.CrossEntropyLoss, (3, 2, 4, 8), classes(3)),
+    "threads": (lambda: nn.DataParallel(nn.MLP([7, 3, 5], "tanh", rng=rng())), nn.CrossEntropyLoss, (3, 7), classes(3)),
     "MLP": (lambda: nn.MLP([7, 5, 3, 5], "softplus", rng=rng()), nn.CrossEntropyLoss, (3, 7), classes(3)),
     "long rows": (lambda: nn.Sequential(nn.BatchNorm1d(3), nn.LayerNorm((3, 5))), nn.MSELoss, (2, 3, 5),
                   normal(2, 3, 5, seed=8)),

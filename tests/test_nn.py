@@ -66,6 +66,7 @@ def make(name, dtype=np.float64):
             "Dropout": lambda: nn.Dropout(0.4, rng=generator()),
             "Sequential": lambda: nn.Sequential(nn.Linear(D, H, rng=generator(), dtype=dtype), nn.Tanh(),
                                                 nn.Sequential(nn.Linear(H, K, rng=generator(1), dtype=dtype))),
+            "DataParallel": lambda: nn.DataParallel(nn.MLP([D, H, K], "tanh", rng=generator(), dtype=dtype)),
             "MLP": lambda: nn.MLP([D, H, K], rng=generator(), dtype=dtype)}[name]()
 
 
@@ -74,11 +75,12 @@ NORMS = ["BatchNorm1d", "BatchNorm2d", "LayerNorm"]             # see test_nn_no
 IMAGE_LAYERS = [*CONVOLUTIONS, "BatchNorm2d", "MaxPool2d", "AvgPool2d", "GlobalAvgPool2d", "Flatten", "LeNet"]
 RECURRENT = ["RNN", "LSTM", "GRU"]                              # forward and backward give a pair: see test_recurrent
 SEQUENCE_LAYERS = [*RECURRENT, "LastStep"]
-LAYERS = [*ACTIVATIONS, "Linear", "Dropout", "Sequential", "Residual", "MLP", "LastStep", "BatchNorm1d", "LayerNorm",
-          *IMAGE_LAYERS]
-WITH_PARAMETERS = ["Linear", "Sequential", "Residual", "MLP", *CONVOLUTIONS, "LeNet", *NORMS, *RECURRENT]
+LAYERS = [*ACTIVATIONS, "Linear", "Dropout", "Sequential", "Residual", "MLP", "DataParallel", "LastStep", "BatchNorm1d",
+          "LayerNorm", *IMAGE_LAYERS]
+WITH_PARAMETERS = ["Linear", "Sequential", "Residual", "MLP", "DataParallel", *CONVOLUTIONS, "LeNet", *NORMS,
+                   *RECURRENT]
 # The layer that looks at x.
-FIRST = {"Sequential": "Linear", "Residual": "Linear", "MLP": "Linear", "LeNet": "Conv2d"}
+FIRST = {"Sequential": "Linear", "Residual": "Linear", "MLP": "Linear", "DataParallel": "Linear", "LeNet": "Conv2d"}
 LOSSES = ["CrossEntropyLoss", "BCEWithLogitsLoss", "MSELoss"]
 every_layer = pytest.mark.parametrize("name", LAYERS)
 every_loss = pytest.mark.parametrize("name", LOSSES)

@@ -46,13 +46,14 @@ from .linear import (
 )
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss, MSELoss, SequenceCrossEntropyLoss
 from .normalisation import BatchNorm, BatchNorm1d, BatchNorm2d, LayerNorm, Normalisation
+from .parallel import DataParallel
 from .recurrent import GRU, LSTM, RNN, LastStep, Recurrent
 
 
 __all__ = [
     "ACTIVATIONS", "GRU", "LSTM", "MLP", "RNN", "Activation", "AvgPool2d", "BCEWithLogitsLoss", "BatchNorm",
     "BatchNorm1d", "BatchNorm2d", "CheckpointError", "Conv2d", "ConvTranspose2d", "Convolution", "CrossEntropyLoss",
-    "Dropout", "Embedding", "Flatten", "GlobalAvgPool2d", "Identity", "LastStep", "Layer", "LayerNorm", "LeNet",
-    "LeakyReLU", "Linear", "Loss", "MSELoss", "MaxPool2d", "Normalisation", "ReLU", "Recurrent", "Residual",
-    "SequenceCrossEntropyLoss", "Sequential", "Sigmoid", "Softmax", "Softplus", "Tanh",
+    "DataParallel", "Dropout", "Embedding", "Flatten", "GlobalAvgPool2d", "Identity", "LastStep", "Layer",
+    "LayerNorm", "LeNet", "LeakyReLU", "Linear", "Loss", "MSELoss", "MaxPool2d", "Normalisation", "ReLU",
+    "Recurrent", "Residual", "SequenceCrossEntropyLoss", "Sequential", "Sigmoid", "Softmax", "Softplus", "Tanh",
 ]
