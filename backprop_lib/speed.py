@@ -69,7 +69,7 @@ def plot_steps(prices, limit, title, ax=None):
     ax.barh(names, values - limit, left=limit, color=FORWARD["color"], alpha=0.7)
     ax.axvline(limit, **REFERENCE)
     for row, value in enumerate(values):
-        ax.annotate(f"{value / limit:,.1f}", (max(value, limit), row), (4, 0), textcoords="offset points", va="center")
+        ax.annotate(f"{value / limit:,.{0 if value > 100 * limit else 1}f}", (max(value, limit), row), (4, 0), textcoords="offset points", va="center")
     ax.set(xscale="log", xlim=(min(limit, *values) / 1.5, values.max() * 6), title=title,
            xlabel="ns per multiplication; at the bars, multiples of the matrix product's")
     ax.invert_yaxis()
@@ -94,6 +94,9 @@ def plot_growth(times, xlabel):
     for (name, of_name), look in zip(times.items(), (FORWARD, SECOND)):
         ax.loglog(of_name.keys(), [1000 * t for t in of_name.values()], **look, marker="o",
                   label=f"{name}: slope {exponent(of_name):.2f}")
+    sizes = list(of_name)
+    ax.set_xticks(sizes, sizes)
+    ax.minorticks_off()
     steepest = max(map(exponent, times.values()))
     ax.set(xlabel=xlabel, ylabel="ms", title=f"Slope {steepest:.2f} at most: twice the size takes "
                                              f"{2**steepest:.1f} times as long")

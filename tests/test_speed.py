@@ -83,7 +83,7 @@ def test_bars_of_steps_begin_at_the_limit():
     assert ax is given and ax.get_title() == "what was gained" and ax.yaxis_inverted()
     assert [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in ax.patches] == [
         (0.1, 50.0), (0.1, 0.5), (0.1, pytest.approx(0.05))]
-    assert [text.get_text() for text in ax.texts] == ["500.0", "5.0", "0.5"]
+    assert [text.get_text() for text in ax.texts] == ["500", "5.0", "0.5"]
     assert ax.get_lines()[0].get_xdata()[0] == 0.1 and ax.get_xlim()[0] < 0.05
 
 
@@ -99,6 +99,7 @@ def test_growth_names_the_steepest_slope():
     assert ax.get_title() == "Slope 2.00 at most: twice the size takes 4.0 times as long"
     assert [line.get_label() for line in ax.get_lines()] == ["line: slope 1.00", "square: slope 2.00"]
     assert ax.get_lines()[0].get_ydata().tolist() == [1.0, 2.0, 4.0] and ax.get_xlabel() == "T"
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "2", "4"]
 
 
 @pytest.fixture(autouse=True)
