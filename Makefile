@@ -2,12 +2,14 @@
 # LAB_ARGS: further arguments for JupyterLab, e.g. make lab LAB_ARGS="--no-browser --port=9999"
 # TEST_ARGS: further arguments for pytest, e.g. make test TEST_ARGS="-k mlp"
 # WORKERS: test processes.
+# BENCH_ARGS: further arguments for the benchmark, e.g. make bench BENCH_ARGS="--only LSTM --parts time"
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 LAB_ARGS ?=
 TEST_ARGS ?=
+BENCH_ARGS ?=
 WORKERS ?= 2
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb)) $(sort $(wildcard notebooks/solutions/*.ipynb))
 
@@ -15,7 +17,7 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb)) $(sort $(wildcard notebooks/s
 export OPENBLAS_NUM_THREADS = 1
 export TQDM_DISABLE = 1
 
-.PHONY: lab test lint equations notebooks clean
+.PHONY: lab test lint equations notebooks bench clean
 .DELETE_ON_ERROR:
 
 # Each environment is made once; a marker is newer than the pyproject.toml it was made from.
@@ -40,6 +42,10 @@ equations: $(VENV)/.test
 
 notebooks: equations
 	$(BIN)/python notebooks/run.py $(NOTEBOOKS)
+
+# Ours side by side with PyTorch, JAX and autograd, as far as they are installed: benchmarks/results/report.md.
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

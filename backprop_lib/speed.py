@@ -69,7 +69,9 @@ def plot_steps(prices, limit, title, ax=None):
     ax.barh(names, values - limit, left=limit, color=FORWARD["color"], alpha=0.7)
     ax.axvline(limit, **REFERENCE)
     for row, value in enumerate(values):
-        ax.annotate(f"{value / limit:,.{0 if value > 100 * limit else 1}f}", (max(value, limit), row), (4, 0), textcoords="offset points", va="center")
+        digits = 0 if value > 100 * limit else 1
+        ax.annotate(f"{value / limit:,.{digits}f}", (max(value, limit), row), (4, 0), textcoords="offset points",
+                    va="center")
     ax.set(xscale="log", xlim=(min(limit, *values) / 1.5, values.max() * 6), title=title,
            xlabel="ns per multiplication; at the bars, multiples of the matrix product's")
     ax.invert_yaxis()

@@ -1,0 +1,1 @@
+"""How fast, against whom, and how that grows: `make bench`, or `python -m benchmarks --help`."""
