@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import lstm, nn, rnn
+from . import fast, lstm, nn, rnn
 from .checks import require_axes, require_integer, require_size, require_state_pair
 from .mlp import sigmoid
 
@@ -236,7 +236,8 @@ def run_cell(owner, layer, kind, article, x, states, **options):
     if not isinstance(layer, kind) or got != options:
         wanted, got = (", ".join(f"{name}={value}" for name, value in each.items()) for each in (options, got))
         raise ValueError(f"{owner}: layer must be {article} with {wanted}, got {type(layer).__name__}({got})")
-    y, _, memory = layer.run_from(x, states, None)
+    with fast.off():                                            # a cache in steps
+        y, _, memory = layer.run_from(x, states, None)
     _, [[(_, _, cache)]] = memory.cache
     return y, memory, cache
 

@@ -139,6 +139,7 @@ def truncated_backward(backward, cotangents, cache, window):
     `backward` returns. Raises ValueError unless window is a whole number of at least 1 and the cotangents fit.
     """
     window, chunks = require_size("truncated_backward", "window", window), []
+    cache = getattr(cache, "readable", cache)                   # of a tuned twin, in steps
     for name, d in zip(("dhs", "dcs"), cotangents):
         require_cotangent("truncated_backward", name, d, shape_of_states(cache.steps))
     for start in range(0, len(cache.steps), window):

@@ -22,7 +22,7 @@ from contextvars import ContextVar
 import numpy as np
 
 
-FAMILIES = ("mlp",)
+FAMILIES = ("mlp", "rnn", "lstm", "gru")
 WIDTHS = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
 
 _off = ContextVar("off", default=False)
@@ -75,7 +75,7 @@ def _pair(module, name):
         return None, None
     readable, twins = importlib.import_module(module), importlib.import_module(f"{__name__}.{family}")
     twin = vars(twins).get(name)
-    own = inspect.isfunction(twin) and twin.__module__ == twins.__name__
+    own = inspect.isfunction(twin) and twin.__module__.startswith(f"{__name__}.")
     return (getattr(readable, name, None), twin) if own else (None, None)
 
 
@@ -84,6 +84,6 @@ def alike(first, *others):
     if type(first) is not np.ndarray or first.dtype not in WIDTHS:
         return False
     for other in others:
-        if type(other) is not np.ndarray or other.dtype is not first.dtype:
+        if type(other) is not np.ndarray or other.dtype != first.dtype:         # an unpickled array has its own dtype
             return False
     return True
