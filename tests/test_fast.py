@@ -30,8 +30,8 @@ WINDOWS = [{}, {"stride": (2, 1), "padding": (1, 0)}, {"stride": 3}, {"padding":
 OPTIONS = {                                                     # beside the defaults; sizes by their letters
     "conv2d": [*WINDOWS, {"C": 4, "F": 6, "groups": 2}, {"R": 3, "S": 3, "padding": 1}, {"R": 1, "S": 1}],
     "conv_transpose2d": [*WINDOWS, {"C": 6, "F": 4, "groups": 2}, {"stride": 2, "output_padding": 1}],
-    "max_pool2d": [*WINDOWS, {"R": 2, "S": 2}],
-    "avg_pool2d": [*WINDOWS[:3], {"padding": 2, "count_include_pad": False}],
+    "max_pool2d": [*WINDOWS[:3], {"R": 4, "S": 5, "padding": 2, "dilation": (1, 2)}, {"R": 2, "S": 2}],
+    "avg_pool2d": [*WINDOWS[:3], {"R": 4, "S": 5, "padding": 2, "count_include_pad": False}],
     "rnn": [{"nonlinearity": "relu"}, {"T": 1}, {"H": 1}], "lstm": [{"T": 1}, {"H": 1}],
     "gru": [{"reset_after": False}, {"T": 1}, {"H": 1}],
     "linear": [{"N": 1}, {"D": 1, "H": 1}], "softmax_cross_entropy": [{"N": 1}, {"K": 1}, {"N": 70, "K": 300}],
@@ -90,7 +90,7 @@ def tuple_of(value):
 def run(pair, args, change=lambda a: a, dy=None):
     """(outputs, cotangents, gradients, cache), every array handed over as `change` makes it."""
     forward, backward = pair
-    *outputs, cache = forward(*[change(a) if np.ndim(a) else a for a in args])
+    *outputs, cache = forward(*[change(a) if isinstance(a, np.ndarray) else a for a in args])
     rng = np.random.default_rng(2)
     dys = dy or [narrow(np.asarray(rng.standard_normal(np.shape(y))), np.asarray(y).dtype.char) for y in outputs]
     dys = [change(d) if d.ndim else d.item() for d in dys]

@@ -22,7 +22,7 @@ from contextvars import ContextVar
 import numpy as np
 
 
-FAMILIES = ("mlp", "rnn", "lstm", "gru")
+FAMILIES = "mlp", "cnn", "rnn", "lstm", "gru"
 WIDTHS = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
 
 _off = ContextVar("off", default=False)
