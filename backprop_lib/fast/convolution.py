@@ -1,23 +1,24 @@
-"""Convolution, tuned; `cnn` of this package has the pairs. What was done, in this order:
+"""Convolution, tuned; `cnn` of this package has the pairs. What was done, in this order, and how many times faster it
+made forward, against the step before (float32, one thread; 6 channels of 12 x 12 to 16 filters of 5 x 5, batch 64, and
+16 channels of 34 x 34 to 32 filters of 3 x 3, batch 32):
 
 1. Batch-last memory. An image (N, C, I, J) lies in memory as (C, I, J, N), so a row of an image is one long run of J*N
    numbers, and so is a tap's share of it. Shapes do not change: what a function returns is a view with the axes in
-   PyTorch's order, and NumPy's elementwise functions keep it so.
-2. One product of matrices for each row of the output: filters (F, RSC) times columns (RSC, QN).
+   PyTorch's order, and NumPy's elementwise functions keep it so. Against einsum over windows: 2 to 3.5, 1.0 to 1.3 (the
+   larger number where x comes batch-last).
+2. Blocks of rows of about `BLOCK` bytes of columns, in a buffer that is used again, and one product of matrices for
+   each row of the output: filters (F, RSC) times columns (RSC, QN). 1.0, 1.2.
 3. Shared rows. The columns of output row p are S shifted copies of the image rows p, p + 1, .. p + R - 1, and those of
-   row p + 1 are the same but one. Kept as (rows, SC, QN) they overlap in memory: S copies of the image, not R*S.
-4. Blocks of rows of about `BLOCK` bytes, in a buffer that is used again: 1.2 to 2.6 times as fast as 128 KB, forward.
-5. The image's gradient shares rows too: one product gives row i for all s, summed over r already. Only S sums are left.
+   row p + 1 are the same but one. Kept as (rows, SC, QN) they overlap in memory: S copies of the image, not R*S. 1.0,
+   1.0 to 1.05; from 64 to 64 filters 1.1.
+4. The image's gradient shares rows too: one product gives row i for all s, summed over r already. Only S sums are left.
    1.1 to 4 times as fast as a convolution with the turned kernel, which needs S copies of dy.
-6. float32, small filters: products of `PIECE` columns. OpenBLAS multiplies matrices of up to 10**6 products as they
-   lie; larger ones it copies into another order first. y of 16 to 32 filters 1.05 to 1.1, of 6 to 16 1.1 to 1.2.
-   `GAP` numbers between the lines keep them from claiming the same places of the cache.
-7. Many channels: y in the way of 5, (SF, RC) times (RC, JN), then S sums: 64 to 64 filters 1.05 to 1.15 forward.
 
-Tried without gain: threads for blocks; a ring of rows; a product for each r or each tap; a square product for dW (up to
-1.1); the bias in the cache. Winograd's F(2x2, 3x3) (`benchmarks/winograd.py`) is as exact, 2e-7 to 6e-7, but y, dx
-and dW take 1.4 to 2.0 times the time from 16 to 32 filters, and 1.0 to 1.4 times from 64 to 64: the sums before and
-after the products cost what the fewer products save.
+Tried without gain: y in the way of 4; products small enough for OpenBLAS not to rearrange their operands; threads for
+blocks; a ring of rows; a product for each r or each tap; a square product for dW; the bias in the cache. Winograd's
+F(2x2, 3x3) (`benchmarks/winograd.py`) is as exact, 2e-7 to 6e-7, but y, dx and dW take 1.4 to 2.0 times the time from
+16 to 32 filters, and 1.0 to 1.4 times from 64 to 64: the sums before and after the products cost what the fewer
+products save.
 
 conv2d's cache keeps a copy of x, so x may change before the backward pass, as with the readable function.
 """
@@ -32,9 +33,6 @@ from . import alike
 
 
 BLOCK = 1 << 21                                                 # bytes of columns at a time
-GAP = 16                                                        # numbers between two lines of columns
-MANY = 128                                                      # numbers in a column from which S sums pay
-PIECE = 128                                                     # columns in a small product
 
 
 # ------------------------------------------------------------------------------------------------ memory
@@ -96,11 +94,11 @@ def columns(t, taps, groups):
     u, e, m = taps.stride[0], taps.dilation[0], taps.padding[0]
     D, runs = C//groups, blocks(t, taps)
     P, Q = runs[0][1], taps.outputs[1]
-    buffer = np.empty((groups, u*(P - 1) + e*(R - 1) + 1, S, D, Q*N + GAP), t.dtype)
+    buffer = np.empty((groups, u*(P - 1) + e*(R - 1) + 1, S, D, Q*N), t.dtype)
     g, row, _, line, one = buffer.strides
     for p, end in runs:
         rows = u*(end - p - 1) + e*(R - 1) + 1
-        for k, part in enumerate(buffer[:, :rows, ..., :Q*N].reshape(groups, rows, S, D, Q, N)):
+        for k, part in enumerate(buffer[:, :rows].reshape(groups, rows, S, D, Q, N)):
             fill(part, t[k*D:k*D + D], taps, u*p - m)
         overlapping = np.ndarray((groups, end - p, R, S*D, Q*N), t.dtype, buffer, 0, (g, u*row, e*row, line, one))
         yield p, end, overlapping.reshape(groups, end - p, R*S*D, Q*N)          # a view if e == 1
@@ -114,29 +112,14 @@ def by_rows(y, groups):
     return y.reshape(groups, F//groups, P, Q*N).transpose(0, 2, 1, 3)
 
 
-def multiply(W, cols, out):
-    """out = W @ cols. float32 in pieces that OpenBLAS multiplies without rearranging them, if W is small."""
-    n = out.shape[-1]//PIECE*PIECE
-    if out.itemsize == 8 or W.shape[-1]*W.shape[-2]*PIECE > 1e6 or n == 0:
-        np.matmul(W, cols, out=out)
-        return
-    W = W[:, :, None]
-    many, into = (a[..., :n].reshape(*a.shape[:-1], -1, PIECE).swapaxes(-2, -3) for a in (cols, out))
-    np.matmul(W, many, out=into)
-    if n < out.shape[-1]:
-        np.matmul(W[:, :, 0], cols[..., n:], out=out[..., n:])
-
-
 def correlate(t, W, b, taps, groups):
     """Images (C, I, J, N), filters (F, D, R, S), biases or None -> (F, P, Q, N)."""
     F = len(W)
-    if taps.stride[1] == 1 and W.shape[1]*W.shape[2] >= MANY and np.isfinite(W).all():
-        return gather(t, W, b, taps, groups)
     W = W.reshape(groups, 1, F//groups, *W.shape[1:]).transpose(0, 1, 2, 4, 5, 3).reshape(groups, 1, F//groups, -1)
     y = np.empty((F, *taps.outputs, t.shape[3]), np.result_type(t, W))
     rows = by_rows(y, groups)
     for p, end, cols in columns(t, taps, groups):
-        multiply(W, cols, rows[:, p:end])
+        np.matmul(W, cols, out=rows[:, p:end])
         if b is not None:
             y[:, p:end] += b[:, None, None, None]
     return y
@@ -178,23 +161,6 @@ def deal(d, W, taps, groups, image):
                 mine[..., j:j + u*(q1 - q0 - 1) + 1:u, :] += parts[:, :, s, :, q0:q1].swapaxes(1, 2)
         del parts                                               # before the next ones need room
     return dx.reshape(groups*D, I, J, N)
-
-
-def gather(t, W, b, taps, groups):
-    """correlate in the same way: row p for all s at once, (SF, RC) times (RC, JN), then S sums. Column stride 1."""
-    (F, D, R, S), (J, N), (P, Q) = W.shape, t.shape[2:], taps.outputs
-    down = Taps((P, J), (R, 1), (taps.stride[0], 1), (taps.padding[0], 0), (taps.dilation[0], 1))
-    W = W.reshape(groups, F//groups, D, R, S).transpose(0, 4, 1, 3, 2).reshape(groups, 1, S*(F//groups), -1)
-    y = np.empty((groups, F//groups, P, Q, N), t.dtype)
-    y[...] = 0 if b is None else b.reshape(groups, -1, 1, 1, 1)
-    for p, end, rows in columns(t, down, groups):
-        parts = (W @ rows).reshape(groups, end - p, S, -1, J, N)
-        for s in range(S):
-            j = taps.dilation[1]*s - taps.padding[1]
-            q0, q1 = inside(J, Q, 1, j)
-            y[:, :, p:end, q0:q1] += parts[:, :, s, :, j + q0:j + q1].swapaxes(1, 2)
-        del parts
-    return y.reshape(F, P, Q, N)
 
 
 def scatter(d, W, taps, groups, image):
