@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 
-PEERS = "fast", "nn", "readable", "PyTorch", "JAX", "autograd"
+PEERS = "fast", "products", "nn", "readable", "PyTorch", "JAX", "autograd"
 PARTS = "time", "memory", "growth", "numeric"
 ONE_THREAD = {**dict.fromkeys(["OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
                                "VECLIB_MAXIMUM_THREADS"], "1"), "JAX_PLATFORMS": "cpu",

@@ -83,7 +83,7 @@ def rows(options, peers, reference):
     size = small if options.quick else lambda workload: workload
 
     def run(workload, dtype, names, **more):
-        chosen = [peers[name] for name in names if name in peers]
+        chosen = [peers[name] for name in names if name in peers and (name != "products" or flops(workload))]
         return lambda: {**race(workload, dtype, chosen, options.rounds, reference), **more}
 
     for i, dtype in enumerate(("float32", "float64")):

@@ -10,6 +10,7 @@ from backprop_lib import cnn, gradcheck, lstm, mlp, nn, rnn
 from backprop_lib.fast import off, tuned
 
 from . import frameworks
+from .products import products
 
 
 PAIRS = {"linear": (mlp, "linear"), "relu": (mlp, "relu"), "sigmoid": (mlp, "sigmoid"), "conv": (cnn, "conv2d"),
@@ -105,6 +106,6 @@ def numeric(workload, data):
 
 
 # name: (the module it needs, how a step is made)
-PEERS = {"fast": ("numpy", fast), "nn": ("numpy", objects), "readable": ("numpy", readable),
-         "PyTorch": ("torch", frameworks.pytorch), "JAX": ("jax", frameworks.jax_jit),
+PEERS = {"fast": ("numpy", fast), "products": ("numpy", products), "nn": ("numpy", objects),
+         "readable": ("numpy", readable), "PyTorch": ("torch", frameworks.pytorch), "JAX": ("jax", frameworks.jax_jit),
          "autograd": ("autograd", frameworks.hips), "numeric": ("numpy", numeric)}

@@ -13,8 +13,9 @@ median, [in brackets] the lower and upper quartile. Differences under 10 % are n
 gradients are compared with those of the readable functions in float64.
 
 fast: the functions of `backprop_lib.fast`, one after the other; nn: the objects, which call the same; readable: the
-functions as they stand in the notebooks. readable, JAX and autograd stop after about 1.5 seconds a row, but not before
-the third round.
+functions as they stand in the notebooks; products: the matrix products of `fast` alone, the nearest that NumPy can
+come without fewer multiplications. readable, JAX and autograd stop after about 1.5 seconds a row, but not before the
+third round.
 """
 QUICK = """**A quick look, with one example: these numbers show that it runs, not how fast.**
 """

@@ -1,6 +1,7 @@
 """The benchmark runs, refuses wrong gradients and says who is missing. Nothing here asserts a time."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import measure, peers, plots, process, report, workloads
+from benchmarks import measure, peers, plots, process, products, report, workloads
 
 
 ROOT = Path(__file__).parents[1]
@@ -77,6 +78,17 @@ def test_wrong_gradients_are_refused_and_not_timed(monkeypatch):
     assert all(len(seconds) == 2 for seconds in (*found["seconds"].values(), found["peak"]))
     narrow = race(monkeypatch, POOL, "float32", good=scaled(1 + 1e-6), off=scaled(1 + 1e-3))
     assert set(narrow["refused"]) == {"off"}
+
+
+def test_the_products_are_those_that_are_counted(monkeypatch):
+    for workload in (*workloads.WORKLOADS, NETWORK):
+        found, shape = 0, workload.shape
+        for layer, (_, output) in zip(workload.layers, workloads.shapes(workload)):
+            found += 2 * sum(math.prod(size) for size in products.sizes(layer, shape, output))
+            shape = output
+        assert found == workloads.flops(workload), workload.name
+    seconds = race(monkeypatch, NETWORK, products=products.products)["seconds"]
+    assert len(seconds["products"]) == 2
 
 
 def test_a_reference_that_is_not_finite_ends_the_race(monkeypatch):

@@ -9,6 +9,7 @@ What was done, in this order, and how many times faster it made the function (64
 3. One exp for the softmax instead of two and no one-hot matrix: loss 1.2, its backward 2.
 4. Sums in place where the array is ours: linear 1 to 1.15, the squared error 1.2, its backward 1.6.
 5. relu keeps its output, not its input, which nobody else needs: one array less from forward to backward.
+6. Sums and maxima by `np.add.reduce`, which `sum` finds after two calls more: a step of 784-30-10, batch 10, 1.1.
 
 Tried without gain: bias sums by a product with ones; the backward functions of sigmoid and tanh in place (NumPy reuses
 large temporary arrays by itself). These, and all that is not here, have no twin.
@@ -32,6 +33,13 @@ def linear_forward(x, W, b):
     z = x @ W.T                                                 # of a C-contiguous (out, in): no copy, the faster GEMM
     z += b
     return z, readable.LinearCache(x, W)
+
+
+def linear_backward(dz, cache):
+    x, W = cache
+    if not (alike(dz, x, W) and dz.shape == (len(x), len(W))):
+        return readable.linear_backward(dz, cache)
+    return dz @ W, dz.T @ x, np.add.reduce(dz, axis=0)
 
 
 # ------------------------------------------------------------------------------------------------ squared error
@@ -82,12 +90,12 @@ def softmax_cross_entropy_forward(z, t):
     if not alike(z):
         return readable.softmax_cross_entropy_forward(z, t)
     require_labels("softmax_cross_entropy_forward", t, z.shape)
-    p = z - z.max(axis=1, keepdims=True)
+    p = z - np.maximum.reduce(z, axis=1, keepdims=True)         # what z.max() calls, without the way there
     chosen = p[np.arange(len(t)), t]
     np.exp(p, out=p)
-    total = p.sum(axis=1, keepdims=True)
+    total = np.add.reduce(p, axis=1, keepdims=True)
     p /= total
-    return (np.log(total[:, 0]) - chosen).mean(), readable.CrossEntropyCache(p, t)
+    return np.add.reduce(np.log(total[:, 0]) - chosen) / p.dtype.type(len(t)), readable.CrossEntropyCache(p, t)
 
 
 def softmax_cross_entropy_backward(dloss, cache):
