@@ -8,6 +8,7 @@ import numpy as np
 
 from backprop_lib import cnn, gradcheck, lstm, mlp, nn, rnn
 from backprop_lib.fast import off, tuned
+from backprop_lib.fast.convolution import batch_first, batch_last
 
 from . import frameworks
 from .products import products
@@ -59,20 +60,32 @@ def chain(workload, data):
     return forward, backward
 
 
-def fast(workload, data):
-    """The functions of `backprop_lib.fast`, and readable ones where there is no twin."""
+def handed_on(workload, data):
+    """Images as a tuned layer hands them on, examples last in memory, if one layer is measured and not a network."""
+    if data.x.ndim != 4 or workload.classes:
+        return data
+    return data._replace(x=batch_first(batch_last(data.x)), target=batch_first(batch_last(data.target)))
+
+
+def functions(workload, data):
     forward, backward = chain(workload, data)
     return lambda: backward(forward(data.x, data.params)[1])
+
+
+def fast(workload, data):
+    """The functions of `backprop_lib.fast`, and readable ones where there is no twin."""
+    return functions(workload, handed_on(workload, data))
 
 
 def readable(workload, data):
     """The functions as they stand in the notebooks."""
     with off():
-        return fast(workload, data)
+        return functions(workload, data)
 
 
 def objects(workload, data):
     """The layers of `nn`, as a reader would write it."""
+    data = handed_on(workload, data)
     rng, dtype = np.random.default_rng(0), data.x.dtype
     make = {
         "linear": lambda D, H: nn.Linear(D, H, rng=rng, dtype=dtype),

@@ -134,7 +134,7 @@ class Recurrent(Layer):
                 outputs.append(reordered(hs, order))
                 finals.append(final)
                 runs.append(segments)
-            x = np.concatenate(outputs, axis=2)
+            x = np.concatenate(outputs, axis=2) if len(outputs) > 1 else outputs[0]
         y = self.examples_first(x)
         return y, tuple(map(np.stack, zip(*finals))), Memory((orders, runs), y.shape, y.dtype)
 
@@ -154,7 +154,7 @@ class Recurrent(Layer):
                                                           runs[k], D)
                 dxs.append(reordered(dx, order))
                 grads.update(self.named(k, gradients))
-            dy = sum(dxs)
+            dy = sum(dxs[1:], dxs[0])
         dx = self.examples_first(dy)
         return dx, tuple(map(np.stack, zip(*dstates))), {name: grads[name] for name in self.shapes}
 
@@ -237,9 +237,13 @@ def run_cell(forward, x, states, weights, options, lengths):
     The steps are cut where a sequence ends. A segment (rows, steps, cache) has the sequences that go on through it.
     """
     N, T, _ = x.shape
-    hs, states = np.zeros((N, T, states[0].shape[1]), x.dtype), list(map(np.array, states))
+    states = list(map(np.array, states))
+    if (lengths == T).all():                                    # one segment, for which nothing is copied
+        *outputs, cache = tuned(forward)(x, *states, *weights, **options)
+        return outputs[0], [output[:, -1] for output in outputs], [(None, None, cache)]
+    hs = np.zeros((N, T, states[0].shape[1]), x.dtype)
     segments, start = [], 0
-    for stop in np.unique(lengths) if N else [T]:
+    for stop in np.unique(lengths):
         rows, steps = np.flatnonzero(lengths >= stop), slice(start, stop)
         *outputs, cache = tuned(forward)(x[rows, steps], *(state[rows] for state in states), *weights, **options)
         hs[rows, steps] = outputs[0]
@@ -252,17 +256,28 @@ def run_cell(forward, x, states, weights, options, lengths):
 
 def run_cell_back(backward, dhs, dstates, segments, D):
     """The gradients of the input (N, T, D), of the initial states and of the weights, the last two in lists."""
+    if segments[0][0] is None:
+        (_, _, cache), = segments
+        dx, *gradients = tuned(backward, cache)(*with_finals(dhs, dstates), cache)
+        return dx, gradients[:len(dstates)], gradients[len(dstates):]
     dx, dstates, dweights = np.zeros((*dhs.shape[:2], D), dhs.dtype), list(map(np.array, dstates)), []
     for rows, steps, cache in reversed(segments):
-        dh = dhs[rows, steps]
-        cotangents = [dh, *(np.zeros_like(dh) for _ in dstates[1:])]
-        for cotangent, dstate in zip(cotangents, dstates):
-            cotangent[:, -1] += dstate[rows]                    # the state that leaves the segment is its last
+        cotangents = with_finals(dhs[rows, steps], [dstate[rows] for dstate in dstates])
         dx[rows, steps], *gradients = tuned(backward, cache)(*cotangents, cache)
         for dstate, gradient in zip(dstates, gradients):
             dstate[rows] = gradient
         dweights.append(gradients[len(dstates):])
     return dx, dstates, list(map(sum, zip(*dweights)))
+
+
+def with_finals(dhs, dstates):
+    """Cotangents of all states: dhs, zeros for a cell, and at the last step what comes back to the final states."""
+    cotangents = [dhs, *(np.zeros_like(dhs) for _ in dstates[1:])]
+    for k, dstate in enumerate(dstates):
+        if dstate.any():
+            cotangents[k] = cotangents[k].copy()                # dhs is the caller's
+            cotangents[k][:, -1] += dstate
+    return cotangents
 
 
 def backwards(lengths, T):
