@@ -5,9 +5,10 @@ import itertools
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from arrays import refuses
+from arrays import normal, refuses, same_bits
 
 from backprop_lib import lstm, mlp, speed
+from backprop_lib.gradcheck import relative_error
 
 
 class Clock:
@@ -42,25 +43,36 @@ def test_functions_take_turns_with_the_same_arguments():
         refuses(ValueError, "race: rounds must be a whole number of at least 1", speed.race, {}, rounds=rounds)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_prices_of_matmul_are_of_one_multiplication(dtype, monkeypatch):
+def test_prices_of_matmul_are_of_one_multiplication(monkeypatch):
     seen = []
-    monkeypatch.setattr(speed, "race", lambda functions, A: (seen.append((A.shape, A.dtype.name)), {len(A): 3.0})[1])
-    prices = speed.matmul_prices([10, 1000], dtype)
-    assert prices == pytest.approx({10: 3.0 / 10**3 / 10**3 * 1e9, 1000: 3.0 / 10**9 * 1e9})
-    assert seen == [((10, 10), dtype), ((1000, 1000), dtype)]
+
+    def race(functions):
+        seen.append({name: (f.args[0].shape, f.args[0].dtype.name) for name, f in functions.items()})
+        return {"float32": 3.0, "float64": 6.0}
+    monkeypatch.setattr(speed, "race", race)
+    prices = speed.matmul_prices([10, 1000], ["float32", "float64"])
+    assert prices["float32"] == pytest.approx({10: 3.0 / 10**3 / 10**3 * 1e9, 1000: 3.0 / 10**9 * 1e9})
+    assert prices["float64"] == pytest.approx({n: 2 * price for n, price in prices["float32"].items()})
+    assert seen == [{dtype: ((n, n), dtype) for dtype in prices} for n in (10, 1000)]       # both in one race
     monkeypatch.undo()
-    assert all(price > 0 for price in speed.matmul_prices([4, 8], dtype).values())
+    assert all(price > 0 for price in speed.matmul_prices([4, 8], ["float32"])["float32"].values())
 
 
-def test_both_ways_is_outputs_and_gradients():
-    x, W, b = np.ones((2, 3)), np.ones((4, 3)), np.zeros(4)
+def test_both_ways_is_outputs_and_gradients_for_cotangents_of_its_own():
+    x, W, b = normal(2, 3), normal(4, 3), normal(4)
     z, dx, dW, db = speed.both_ways((mlp.linear_forward, mlp.linear_backward), (x, W, b))
-    assert (z == 3).all() and (dx == 12).all() and (dW == 6).all() and (db == 6).all()
-    h, dz = speed.both_ways((mlp.relu_forward, mlp.relu_backward), (x,))
-    assert (h == 1).all() and (dz == 1).all()
+    dz = np.random.default_rng(0).standard_normal((2, 4))
+    assert same_bits((z, dx, dW, db), (x @ W.T + b, dz @ W, dz.T @ x, dz.sum(axis=0)))
+    h, dz = speed.both_ways((mlp.relu_forward, lambda dh, cache: dh), (x,))
+    assert relative_error(dz, speed.both_ways((mlp.relu_forward, mlp.relu_backward), (x,))[1]) > 0.1
     args = [np.ones(shape) for shape in ((2, 3, 1), (2, 1), (2, 1), (4, 1), (4, 1), (4,))]
     assert len(speed.both_ways((lstm.lstm_forward, lstm.lstm_backward), args)) == 2 + 6
+    pair = mlp.relu_forward, mlp.relu_backward
+    assert same_bits(speed.both_ways(pair, (x,), [2 * x])[1:], [np.where(x > 0, 2 * x, 0)])
+    assert list(speed.race_pairs({"one": pair, "other": pair}, (x,))) == ["one", "other"]
+    last = np.ones((4, 2, 2, 3)).transpose(3, 0, 1, 2)
+    seen = speed.both_ways((lambda x: (x, ()), lambda dy, cache: dy), (last,))
+    assert seen[1].strides == last.strides
 
 
 @pytest.mark.parametrize("k", [0.5, 1.0, 2.0])
@@ -77,19 +89,28 @@ def test_the_chart_of_products_says_what_small_ones_cost():
     assert ax.get_lines()[1].get_ydata().tolist() == [6.0, 0.25]
 
 
-def test_bars_of_steps_begin_at_the_limit():
+@pytest.mark.parametrize("log, left", [(True, 0.1), (False, 0)])
+def test_bars_of_steps_show_the_limit(log, left):
     figure, given = plt.subplots()
-    ax = speed.plot_steps({"slow": 50.0, "fast": 0.5, "below": 0.05}, 0.1, "what was gained", ax=given)
+    ax = speed.plot_steps({"slow": 50.0, "fast": 0.5, "below": 0.05}, 0.1, "what was gained", given, log)
     assert ax is given and ax.get_title() == "what was gained" and ax.yaxis_inverted()
     assert [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in ax.patches] == [
-        (0.1, 50.0), (0.1, 0.5), (0.1, pytest.approx(0.05))]
+        (left, 50.0), (left, 0.5), (left, pytest.approx(0.05))]
     assert [text.get_text() for text in ax.texts] == ["500", "5.0", "0.5"]
-    assert ax.get_lines()[0].get_xdata()[0] == 0.1 and ax.get_xlim()[0] < 0.05
+    assert ax.get_lines()[0].get_xdata()[0] == 0.1 and ax.get_xlim()[0] < 0.05 and ax.get_xlim()[1] > 50
+    assert ax.get_xscale() == ("log" if log else "linear")
+
+
+def test_panels_name_the_fastest_step():
+    axes = speed.plot_panels({"small": {"a": 6.0, "b": 2.0}, "large": {"a": 8.0, "b": 9.0}}, 0.1)
+    assert [ax.get_title() for ax in axes] == ["small: 3.0 times as fast with b", "large: 1.0 times as fast with a"]
+    assert all(ax.yaxis_inverted() for ax in axes)              # once, though the axis is shared
+    assert [bar.get_width() for bar in axes[1].patches] == [8.0, 9.0]
 
 
 def test_gains_are_sorted_and_named():
-    ax = speed.plot_gains({"a": 6.0, "b": 4.0, "c": 1.0}, {"a": 2.0, "b": 0.5, "c": 2.0})
-    assert ax.get_title() == "b gains most, 8.0 times, and c least, 0.5 times"
+    ax = speed.plot_gains({"a": {"old": 6.0, "new": 2.0}, "b": {"old": 4.0, "new": 0.5}, "c": {"old": 1.0, "new": 2.0}})
+    assert ax.get_title() == "From 0.5 times as fast (c) to 8.0 times (b)"
     assert [bar.get_width() for bar in ax.patches] == [0.5, 3.0, 8.0]
     assert [text.get_text() for text in ax.texts] == [" 0.5", " 3.0", " 8.0"]
 

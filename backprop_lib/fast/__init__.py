@@ -63,7 +63,7 @@ def tuned(function, cache=None):
     """
     if (_withdrawals or _off.get()) and not type(cache).__module__.startswith(f"{__name__}."):
         return function
-    readable, twin = _pair(function.__module__, getattr(function, "__name__", ""))
+    readable, twin = _pair(getattr(function, "__module__", ""), getattr(function, "__name__", ""))
     return twin if readable is function else function           # a wrapper may have borrowed the name
 
 

@@ -238,8 +238,8 @@ def run_cell(forward, x, states, weights, options, lengths):
     """
     N, T, _ = x.shape
     states = list(map(np.array, states))
-    if (lengths == T).all():                                    # one segment, for which nothing is copied
-        *outputs, cache = tuned(forward)(x, *states, *weights, **options)
+    if (lengths == T).all():                                    # one segment, for which no rows are picked
+        *outputs, cache = tuned(forward)(np.ascontiguousarray(x), *states, *weights, **options)
         return outputs[0], [output[:, -1] for output in outputs], [(None, None, cache)]
     hs = np.zeros((N, T, states[0].shape[1]), x.dtype)
     segments, start = [], 0
@@ -258,7 +258,7 @@ def run_cell_back(backward, dhs, dstates, segments, D):
     """The gradients of the input (N, T, D), of the initial states and of the weights, the last two in lists."""
     if segments[0][0] is None:
         (_, _, cache), = segments
-        dx, *gradients = tuned(backward, cache)(*with_finals(dhs, dstates), cache)
+        dx, *gradients = tuned(backward, cache)(*with_finals(np.ascontiguousarray(dhs), dstates), cache)
         return dx, gradients[:len(dstates)], gradients[len(dstates):]
     dx, dstates, dweights = np.zeros((*dhs.shape[:2], D), dhs.dtype), list(map(np.array, dstates)), []
     for rows, steps, cache in reversed(segments):
