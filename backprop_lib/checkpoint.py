@@ -1,8 +1,6 @@
 """Parameters and buffers by name, to and from dicts and `.npz` files, verified before anything is assigned."""
 
 import os
-import uuid
-import zipfile
 from collections.abc import Mapping
 
 import numpy as np
@@ -37,6 +35,8 @@ def require_state(owner, what, state, expected, finite=True):
 
 def read_checkpoint(path):
     """The arrays of an .npz file, by name; whatever goes wrong is a CheckpointError, a missing file excepted."""
+    import zipfile  # here, for it is a good part of the time to import nn
+
     name = None
     try:
         with open(path, "rb") as file:
@@ -58,7 +58,7 @@ def read_checkpoint(path):
 def write_checkpoint(path, state):
     """Write beside the file and rename, so an interrupted save leaves an older file whole."""
     path = os.path.realpath(path)
-    unfinished = f"{path}.{uuid.uuid4().hex}.tmp"
+    unfinished = f"{path}.{os.urandom(16).hex()}.tmp"
     try:
         with open(unfinished, "xb") as file:
             np.savez(file, **state)
