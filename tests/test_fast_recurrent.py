@@ -162,8 +162,9 @@ def test_reset_before_the_product_is_left_to_the_readable_function():
     assert same_bits(results(twins("GRU"), args, cotangents), results(pair("GRU"), args, cotangents))
 
 
-def test_an_unknown_nonlinearity_is_refused():
-    args, _ = inputs("RNN, tanh", 3, 4, 2, 5)
+@pytest.mark.parametrize("N", [1, 3])
+def test_an_unknown_nonlinearity_is_refused(N):
+    args, _ = inputs("RNN, tanh", N, 4, 2, 5)
     refuses(ValueError, "rnn_forward: nonlinearity must be one of 'tanh', 'relu', got 'sin'", twins("RNN, tanh")[0],
             *args[:-1], "sin")
 
@@ -181,6 +182,24 @@ def test_the_steps_of_a_cache_are_those_of_the_readable_function(kind, N):
         for p, q in zip(a, b):
             assert p == q if isinstance(p, str) else p.shape == q.shape and np.allclose(p, q, rtol=1e-12, atol=1e-14)
     assert_same(pair(kind)[1](*cotangents, ours.readable), twins(kind)[1](*cotangents, ours))
+
+
+@every_kind
+@pytest.mark.parametrize("sizes", [(1, 9, 3, 4), (3, 9, 3, 4), (1, 1, 1, 1), (2, 1, 1, 1)], ids=str)
+def test_what_is_returned_is_nobody_elses(kind, sizes):
+    """Neither the cache's nor another result's: who writes into one changes nothing else, also where N, T or H is 1."""
+    args, cotangents = inputs(kind, *sizes)
+    *outputs, cache = twins(kind)[0](*args)
+    gradients = twins(kind)[1](*cotangents, cache)
+    others = [a for a in (*args, *cotangents, *cache) if isinstance(a, np.ndarray)]
+    results = [*outputs, *gradients]
+    for k, a in enumerate(results):
+        assert not any(np.shares_memory(a, b) for b in [*results[:k], *others])
+    assert len(others) > len(cotangents) + 5
+    expected = [d.copy() for d in gradients]
+    for a in results:
+        a[...] = np.nan
+    assert same_bits(twins(kind)[1](*cotangents, cache), expected)
 
 
 @every_kind

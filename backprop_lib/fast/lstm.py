@@ -7,7 +7,9 @@ float64, one thread, N, T, D, H = 32, 50, 64, 128 unless it says otherwise):
    come out as contiguous blocks g, f, i, o (H, N), and what two or three of them share is one operation over one long
    row. The local derivatives of many steps, and the gradient of the weights, are taken together. All is written into
    arrays that are there already. 1.6, 1.5.
-2. One example: the inputs of all steps are one product beforehand. 1.2, 1.4 (N, T, D, H = 1, 25, 65, 100).
+2. One example has its own recurrence, `alone`: the weights stay as they are, in PyTorch's order and apart, and so do
+   their gradients, one product each; the inputs of all steps are one product beforehand. Its arrays begin anywhere.
+   1.3, 1.4 (N, T, D, H = 1, 25, 65, 100; against the path of several examples, steps 3 to 6 included).
 3. The states are copied out at each step, not at the end. No gain here; 1.2 at N, T, D, H = 64, 200, 128, 256.
 4. Backward goes through runs of steps, of which dz fills 2 MB, and uses the same arrays for each. 1.1, 1.05.
 5. The product of a step is cut into blocks of rows, small enough for OpenBLAS to multiply without copying the
@@ -35,17 +37,16 @@ class LSTMCache(NamedTuple):
     inputs: np.ndarray
     gates: np.ndarray
     m: np.ndarray
-    W: np.ndarray
+    W_ih: np.ndarray
+    W_hh: np.ndarray
 
     @property
     def steps(self):
         """The step caches of the readable functions: copies, made when asked for."""
-        (T, H, _), K = self.m.shape, self.inputs.shape[1]
-        W = rows_of(self.W)
-        W_ih, W_hh = np.split(W[:, :-1], [K - 1 - H], axis=1)
-        x, h_prev, _ = np.split(self.inputs[:T].swapaxes(1, 2), [K - 1 - H, K - 1], axis=2)
+        T, D = len(self.m), self.W_ih.shape[1]
+        x, h_prev, _ = np.split(self.inputs[:T].swapaxes(1, 2), [D, self.inputs.shape[1] - 1], axis=2)
         c_prev, g, f, i, o = np.moveaxis(self.gates[:T].swapaxes(2, 3), 1, 0)
-        return tuple(readable.LSTMStepCache(*step[:3], W_ih, W_hh, *step[3:])
+        return tuple(readable.LSTMStepCache(*step[:3], self.W_ih, self.W_hh, *step[3:])
                      for step in zip(x, h_prev, c_prev, i, f, g, o, self.m.swapaxes(1, 2)))
 
     @property
@@ -57,15 +58,17 @@ def lstm_forward(x, h0, c0, W_ih, W_hh, b):
     if not ordinary(x, (h0, c0), W_ih, W_hh, (b,), 4):
         return readable.lstm_forward(x, h0, c0, W_ih, W_hh, b)
     (N, T, D), H = x.shape, h0.shape[1]
-    W = rows_of(np.hstack([W_ih, W_hh, b[:, None]]))
-    inputs = room((T + 1, D + H + 1, N), x.dtype)
-    inputs[:T, :D], inputs[0, D:-1], inputs[:, -1] = x.transpose(1, 2, 0), h0.T, 1
-    gates, m = room((T + 1, 5, H, N), x.dtype), room((T, H, N), x.dtype)
-    gates[0, 0] = c0.T
+    new = np.empty if N == 1 else room
+    inputs, gates, m = (new(shape, x.dtype) for shape in ((T + 1, D + H + 1, N), (T + 1, 5, H, N), (T, H, N)))
+    inputs[:T, :D], inputs[0, D:-1], inputs[:, -1], gates[0, 0] = x.transpose(1, 2, 0), h0.T, 1, c0.T
     hs, cs = np.empty((2, N, T, H), x.dtype)
     with np.errstate(over="ignore"):
-        through_time(W, inputs, gates, m, hs, cs)
-    return hs, cs, LSTMCache(inputs, gates, m, W)
+        if N == 1:
+            alone(-b - x[0] @ W_ih.T, W_hh, inputs[:, D:-1], gates, m)
+            hs[0], cs[0] = inputs[1:, D:-1, 0], gates[1:, 0, :, 0]
+        else:
+            through_time(rows_of(np.hstack([W_ih, W_hh, b[:, None]])), inputs, gates, m, hs, cs)
+    return hs, cs, LSTMCache(inputs, gates, m, W_ih, W_hh)
 
 
 def rows_of(W):
@@ -74,26 +77,17 @@ def rows_of(W):
 
 
 def through_time(W, inputs, gates, m, hs, cs):
-    """The recurrence forward; all arrays but the first are written into."""
+    """The recurrence forward; all arrays are written into."""
     T, H, N = m.shape
     u, one = room((2, H, N), m.dtype), np.array(1, m.dtype)
     u_f, u_i = u
-    W = W * np.repeat(np.array([1, -1, -1, -1], m.dtype), H)[:, None]           # sigmoid(z) = 1 / (1 + exp(-z))
-    z_all, h_all = gates[:, 1:].reshape(T + 1, 4*H, N), inputs[:, -1-H:-1]
-    if N == 1:
-        D, W_hh, r = len(W.T) - 1 - H, W[:, -1-H:-1], np.empty((4*H, 1), m.dtype)
-        np.add(inputs[:T, :D, 0] @ W[:, :D].T, W[:, -1], z_all[:T, :, 0])
-    else:
-        W = in_blocks(W, N)
-        z_all = z_all.reshape(T + 1, *W.shape[:2], N)
-    steps = (inputs, z_all, gates[:, 1], gates[:, 2:], gates[:, :2], gates[:, 2:4], gates[:, 4], m, gates[1:, 0], h_all,
-             h_all[1:], hs.transpose(1, 2, 0), cs.transpose(1, 2, 0))
-    for seen, z, g, sigmoids, c_prev_and_g, f_and_i, o, m_t, c, h_prev, h, h_out, c_out in zip(*steps):
-        if N == 1:
-            np.matmul(W_hh, h_prev, r)
-            np.add(z, r, z)
-        else:
-            np.matmul(W, seen, z)
+    np.negative(W[H:], W[H:])                                   # sigmoid(z) = 1 / (1 + exp(-z))
+    W = in_blocks(W, N)
+    steps = (inputs, gates[:, 1:].reshape(T + 1, *W.shape[:2], N), gates[:, 1], gates[:, 2:], gates[:, :2],
+             gates[:, 2:4], gates[:, 4], m, gates[1:, 0], inputs[1:, -1-H:-1], hs.transpose(1, 2, 0),
+             cs.transpose(1, 2, 0))
+    for seen, z, g, sigmoids, c_prev_and_g, f_and_i, o, m_t, c, h, h_out, c_out in zip(*steps):
+        np.matmul(W, seen, z)
         np.tanh(g, g)
         np.exp(sigmoids, sigmoids)
         np.add(sigmoids, one, sigmoids)
@@ -102,41 +96,67 @@ def through_time(W, inputs, gates, m, hs, cs):
         np.add(u_f, u_i, c)
         np.tanh(c, m_t)
         np.multiply(o, m_t, h)
-        if N > 1:
-            h_out[...] = h
-            c_out[...] = c
-    if N == 1:
-        hs[0], cs[0] = h_all[1:, :, 0], gates[1:, 0, :, 0]
+        h_out[...] = h
+        c_out[...] = c
+
+
+def alone(z, W_hh, h_all, gates, m):
+    """The recurrence of one example: z (T, 4H) is minus what the inputs give, in the order i, f, g, o."""
+    T, H, _ = m.shape
+    z, r, one = z.reshape(T, 4*H, 1), np.empty((4*H, 1), m.dtype), np.array(1, m.dtype)
+    u_f, u_i = u = np.empty((2, H, 1), m.dtype)
+    four = z.reshape(T, 4, H, 1)
+    steps = z, four[:, 2], four[:, 1::-1], four[:, 3], gates[:, :2], gates[:, 1], gates[1:, 0], m, h_all, h_all[1:]
+    for z_t, z_g, f_and_i, o, c_prev_and_g, g, c, m_t, h_prev, h in zip(*steps):
+        np.matmul(W_hh, h_prev, r)
+        np.subtract(z_t, r, z_t)
+        np.tanh(z_g, g)                                         # minus g
+        np.exp(z_t, z_t)                                        # z_g too, for nothing: one call is faster than two
+        np.add(z_t, one, z_t)
+        np.divide(one, z_t, z_t)
+        np.multiply(c_prev_and_g, f_and_i, u)
+        np.subtract(u_f, u_i, c)
+        np.tanh(c, m_t)
+        np.multiply(o, m_t, h)
+    np.negative(gates[:T, 1], gates[:T, 1])
+    gates[:T, 2:4], gates[:T, 4] = four[:, 1::-1], four[:, 3]
 
 
 def lstm_backward(dhs, dcs, cache):
     if not isinstance(cache, LSTMCache):
         return readable.lstm_backward(dhs, dcs, cache)
-    inputs, gates, m, W = cache
+    inputs, gates, m, W_ih, W_hh = cache
     T, H, N = m.shape
     if not (alike(m, dhs, dcs) and dhs.shape == dcs.shape == (N, T, H)):
         return readable.lstm_backward(dhs, dcs, cache.readable)
-    D, dtype, length = inputs.shape[1] - 1 - H, m.dtype, run_length(T, 4*H * N, m.dtype)
-    dx, dW, dc = np.empty((N, T, D), dtype), np.zeros_like(W), room((H, N), dtype)
-    WT = W[:, D:-1].T[None] if N == 1 else in_blocks(np.ascontiguousarray(W[:, :-1].T), N)
-    dinputs, place = room((*WT.shape[:2], N), dtype), Place(length, D, H, N, dtype)
+    D, dtype, length = W_ih.shape[1], m.dtype, T if N == 1 else run_length(T, 4*H * N, m.dtype)
+    WT = W_hh.T[None] if N == 1 else in_blocks(rows_of(np.hstack([W_ih, W_hh])).T.copy(), N)
+    new = np.empty if N == 1 else room
+    dx, dW, dc = np.empty((N, T, D), dtype), 0, new((H, N), dtype)
+    dinputs, place = new((*WT.shape[:2], N), dtype), Place(length, D, H, N, dtype)
     dinputs[...] = dc[...] = 0
     for run in runs(T, length):
         dz, slope = local_derivatives(gates[run], m[run], place)
-        through_run(dz, slope, gates[run, 2], dhs[:, run], dcs[:, run], dinputs, dc, WT, None if N == 1 else dx[:, run])
         if N == 1:
-            dx[0, run] = dz.reshape(len(dz), 4*H) @ W[:, :D]
-        dW += weight_gradient(dz, inputs[run], place)
-    dW, dh0 = rows_of(dW), dinputs.reshape(len(WT) * len(WT[0]), N)[len(WT) * len(WT[0]) - H:]
-    return dx, dh0.T.copy(), dc.T.copy(), dW[:, :D].copy(), dW[:, D:-1].copy(), dW[:, -1].copy()
+            dz = dz.take(ORDER, 1)                              # i, f, g, o
+        through_run(dz, slope, gates[run, 2], dhs[:, run], dcs[:, run], dinputs, dc, WT, None if N == 1 else dx[:, run])
+        if N != 1:
+            dW += weight_gradient(dz, inputs[run], place)
+    dh0, dc0 = dinputs.reshape(len(WT) * len(WT[0]), N)[len(WT) * len(WT[0]) - H:].T.copy(), dc.T.copy()
+    if N == 1:
+        dz, x, h_prev = dz.reshape(T, 4*H), inputs[:T, :D, 0], inputs[:T, D:-1, 0]
+        return (dz @ W_ih)[None], dh0, dc0, dz.T @ x, dz.T @ h_prev, dz.sum(0)
+    dW = rows_of(dW)
+    return dx, dh0, dc0, dW[:, :D].copy(), dW[:, D:-1].copy(), dW[:, -1].copy()
 
 
 class Place:
     """Arrays for one run of steps, used again for the next; a caller has its own."""
 
     def __init__(self, length, D, H, N, dtype):
-        self.dz, self.slope = room((length, 4, H, N), dtype), room((length, H, N), dtype)
-        self.a, self.b = room((4*H, length, N), dtype), room((D + H + 1, length, N), dtype)
+        new = np.empty if N == 1 else room
+        self.dz, self.slope = new((length, 4, H, N), dtype), new((length, H, N), dtype)
+        self.a, self.b = new((4*H, length, N), dtype), new((D + H + 1, length, N), dtype)
 
 
 def local_derivatives(gates, m, place):
@@ -160,7 +180,8 @@ def local_derivatives(gates, m, place):
 def through_run(dz, slope, f, dhs, dcs, dinputs, dc, WT, dx):
     """The recurrence itself: writes dz and dx of these steps; dinputs and dc come from later steps, and go on."""
     k, _, H, N = dz.shape
-    u, dh, d_all = room(dc.shape, dc.dtype), room(dc.shape, dc.dtype), dinputs.reshape(len(WT) * len(WT[0]), N)
+    new = np.empty if N == 1 else room
+    u, dh, d_all = new(dc.shape, dc.dtype), new(dc.shape, dc.dtype), dinputs.reshape(len(WT) * len(WT[0]), N)
     by_c, by_h, flat = dz[:, :3], dz[:, 3], dz.reshape(k, 4*H, N)
     dx_t, dh_next = d_all[:len(d_all) - H], d_all[len(d_all) - H:]
     dhs, dcs, dx = (None if d is None else d.transpose(1, 2, 0) for d in (dhs, dcs, dx))
