@@ -8,7 +8,7 @@ from .report import all_through, base, curve, exponent, fits, ratios, verdicts
 
 
 LOOKS = {"fast": ("#0072B2", "o", 7), "nn": ("#0072B2", "o", 9), "readable": ("#56B4E9", "s", 6),
-         "products": ("#000000", "|", 10), "PyTorch": ("#D55E00", "D", 6), "JAX": ("#E69F00", "^", 7),
+         "products": ("#009E73", "d", 6), "PyTorch": ("#D55E00", "D", 6), "JAX": ("#E69F00", "^", 7),
          "autograd": ("#777777", "x", 6), "numeric": ("#000000", "v", 6)}
 LINE = {"color": "#D55E00", "linestyle": "--", "linewidth": 1.5}
 

@@ -273,3 +273,36 @@ def test_high_water_sees_what_was_freed():
     np.ones(10**7)
     most = process.high_water()
     assert most - before > 7e7 and process.reset_high_water() < most - 7e7
+
+
+# ------------------------------------------------------------------------------------------------ the stored report
+
+def stored():
+    return json.loads((ROOT / "benchmarks/results/results.json").read_text(encoding="utf-8"))
+
+
+def test_the_stored_report_is_that_of_the_stored_numbers():
+    results, text = stored(), (ROOT / "benchmarks/results/report.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"!\[(.*)\]\((.*)\)", text)
+    assert report.render(results, [(name, what) for what, name in pictures]) == text
+    assert not results["quick"] and not report.refusals(results) and results["left_out"] == []
+    assert {part for part in command.PARTS if results.get(part)} == set(command.PARTS)
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_report():
+    results, readme = stored(), (ROOT / "README.md").read_text(encoding="utf-8")
+    by_name = {part + dtype: {row["name"]: row for row in rows} for part in ("time", "memory")
+               for dtype, rows in results[part].items()}
+    lines = re.findall(r"^\| ([^|]*N\d[^|]*) \|([^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|$", readme, re.MULTILINE)
+    assert len(lines) == 8
+    for name, *numbers in lines:
+        narrow, wide, MB = (by_name[table][name] for table in ("timefloat32", "timefloat64", "memoryfloat32"))
+        ratios = [np.median(report.ratios(row, peer, "PyTorch")) for row, peer in
+                  ((narrow, "fast"), (wide, "fast"), (narrow, "readable"))]
+        ratios.append(MB["MB"]["fast"] / MB["MB"]["PyTorch"])
+        expected = [f"{ratio:.{digits}f}" for ratio, digits in zip(ratios, (2, 2, 1, 1))]
+        assert [number.strip() for number in numbers] == expected, name
+    for what, rows in results["growth"].items():
+        if what.startswith(("LSTM", "conv")):
+            k = report.exponent(*report.curve(rows, "fast"))
+            assert f"{rows[0]['letter']}^{k:.2f}" in readme and k <= 1.1
