@@ -56,7 +56,7 @@ ERRORS = f"""() => ({CELLS})().flatMap(cell => {{
 NOT_RUN = """() => window.backpropCells
     .filter(model => model.sharedModel.getSource().trim() && !model.executionCount).length"""
 OPEN = """path => { window.jupyterapp.commands.execute('docmanager:open', {path, factory: 'Notebook'}); }"""
-OPENED = """path => window.jupyterapp.shell.currentWidget?.context?.path === path
+OPENED = """path => window.jupyterapp?.shell?.currentWidget?.context?.path === path
     && !!document.querySelector('.jp-Notebook .jp-CodeCell')"""
 SHUTDOWN = """() => Promise.race([window.jupyterapp.shell.currentWidget.context.sessionContext.shutdown(),
                                  new Promise(resolve => setTimeout(resolve, 10000))])"""
