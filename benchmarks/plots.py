@@ -4,7 +4,9 @@ import importlib.util
 
 import numpy as np
 
-from .report import all_through, base, curve, exponent, fits, ratios, verdicts
+from backprop_lib.speed import exponent
+
+from .report import all_through, base, curve, fits, ratios, verdicts
 
 
 LOOKS = {"fast": ("#0072B2", "o", 7), "nn": ("#0072B2", "o", 9), "readable": ("#56B4E9", "s", 6),
@@ -98,11 +100,12 @@ def draw_growth(results, pyplot):
     told, handles = [], {}
     for ax, (name, letter, rows) in zip(axes.flat, series):
         for peer in all_through(rows):
-            sizes, seconds = curve(rows, peer)
+            seconds = curve(rows, peer)
             colour, marker, size = LOOKS[peer]
-            handles[peer], = ax.loglog(sizes, 1e3 * np.array(seconds), marker + "-", color=colour, markersize=size - 2)
+            handles[peer], = ax.loglog(seconds.keys(), [1e3 * s for s in seconds.values()], marker + "-", color=colour,
+                                          markersize=size - 2)
         shown = "numeric" if letter == "entries" else all_through(rows)[0]
-        told.append(f"{name}: {shown} ~ {letter}^{exponent(*curve(rows, shown)):.2f}")
+        told.append(f"{name}: {shown} ~ {letter}^{exponent(curve(rows, shown)):.2f}")
         ax.set_title(told[-1].replace(": ", "\n"), fontsize=10)
         ax.set(xlabel=letter, ylabel="ms")
         number_ticks(ax.xaxis, [row["size"] for row in rows])

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 
+from backprop_lib.speed import exponent
+
 
 HEAD = """# Benchmark
 
@@ -85,14 +87,9 @@ def mark(met, goal):
     return (goal or "") + {True: " met", False: " **not met**", None: ""}[met]
 
 
-def exponent(sizes, seconds):
-    """k of the best fit seconds = a size**k."""
-    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
-
-
 def curve(rows, name):
-    """Sizes and median seconds of a peer."""
-    return [row["size"] for row in rows], [np.median(row["seconds"][name]) for row in rows]
+    """{size: median seconds} of a peer."""
+    return {row["size"]: np.median(row["seconds"][name]) for row in rows}
 
 
 # ------------------------------------------------------------------------------------------------ the four parts
@@ -136,8 +133,7 @@ def growth_lines(results):
     for name, rows in results["growth"].items():
         body, limit = [], rows[0]["limit"]
         for peer in all_through(rows):
-            sizes, seconds = curve(rows, peer)
-            k, last = exponent(sizes, seconds), exponent(sizes[-3:], seconds[-3:])
+            k, last = exponent(curve(rows, peer)), exponent(curve(rows[-3:], peer))
             goal = mark(meets(k, limit), limit and f"≤ {limit}") if peer == "fast" else ""
             body.append([peer, *(ms(row, peer) for row in rows), f"{k:.2f}", f"{last:.2f}", goal])
         lines += table([name, *(f"{row['letter']} {row['size']}" for row in rows), "k", "k, last 3", "goal"], body)
@@ -153,7 +149,7 @@ def numeric_lines(results):
     rows = results["numeric"]["float64"]
     body = [[row["size"], ms(row, "fast"), ms(row, "numeric"), f"{np.median(ratios(row, 'numeric', 'fast')):.0f}"]
             for row in rows if ratios(row, "numeric", "fast")]
-    body.append(["k", *(f"{exponent(*curve(rows, name)):.2f}" for name in all_through(rows)), ""])
+    body.append(["k", *(f"{exponent(curve(rows, name)):.2f}" for name in all_through(rows)), ""])
     return ["## Numeric against analytic gradients, float64", "", NUMERIC,
             *table(["entries", "backpropagation", "central differences", "ratio"], body)]
 

@@ -197,10 +197,9 @@ def test_counts():
 
 # ------------------------------------------------------------------------------------------------ the report
 
-def test_the_exponent_of_a_known_curve():
-    assert report.exponent([1, 2, 4, 8], [3, 12, 48, 192]) == pytest.approx(2)
+def test_an_exponent_is_that_of_medians():
     rows = [{"size": n, "seconds": {"fast": [5 * n, 1, 9 * n]}} for n in (2, 4, 8)]
-    assert report.exponent(*report.curve(rows, "fast")) == pytest.approx(1)         # medians
+    assert report.exponent(report.curve(rows, "fast")) == pytest.approx(1)
 
 
 def results_of(fast, goal, share=None):
@@ -304,5 +303,5 @@ def test_the_numbers_of_the_readme_are_those_of_the_report():
         assert [number.strip() for number in numbers] == expected, name
     for what, rows in results["growth"].items():
         if what.startswith(("LSTM", "conv")):
-            k = report.exponent(*report.curve(rows, "fast"))
+            k = report.exponent(report.curve(rows, "fast"))
             assert f"{rows[0]['letter']}^{k:.2f}" in readme and k <= 1.1
