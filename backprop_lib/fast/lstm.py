@@ -129,40 +129,43 @@ def lstm_backward(dhs, dcs, cache):
     T, H, N = m.shape
     if not (alike(m, dhs, dcs) and dhs.shape == dcs.shape == (N, T, H)):
         return readable.lstm_backward(dhs, dcs, cache.readable)
-    D, dtype, length = W_ih.shape[1], m.dtype, T if N == 1 else run_length(T, 4*H * N, m.dtype)
-    WT = W_hh.T[None] if N == 1 else in_blocks(rows_of(np.hstack([W_ih, W_hh])).T.copy(), N)
-    new = np.empty if N == 1 else room
-    dx, dW, dc = np.empty((N, T, D), dtype), 0, new((H, N), dtype)
-    dinputs, place = new((*WT.shape[:2], N), dtype), Place(length, D, H, N, dtype)
+    return (backward_alone if N == 1 else backward_in_runs)(dhs, dcs, cache)
+
+
+def backward_in_runs(dhs, dcs, cache):
+    """Several examples: runs of steps, the last ones first."""
+    inputs, gates, m, W_ih, W_hh = cache
+    (T, H, N), D, dtype = m.shape, W_ih.shape[1], m.dtype
+    WT, length = in_blocks(rows_of(np.hstack([W_ih, W_hh])).T.copy(), N), run_length(T, 4*H * N, dtype)
+    dx, dW, dc = np.empty((N, T, D), dtype), 0, room((H, N), dtype)
+    dinputs = room((*WT.shape[:2], N), dtype)
     dinputs[...] = dc[...] = 0
+    dz, slope = room((length, 4, H, N), dtype), room((length, H, N), dtype)     # of one run, used again for the next
+    a, b = room((4*H, length, N), dtype), room((D + H + 1, length, N), dtype)
     for run in runs(T, length):
-        dz, slope = local_derivatives(gates[run], m[run], place)
-        if N == 1:
-            dz = dz.take(ORDER, 1)                              # i, f, g, o
-        through_run(dz, slope, gates[run, 2], dhs[:, run], dcs[:, run], dinputs, dc, WT, None if N == 1 else dx[:, run])
-        if N != 1:
-            dW += weight_gradient(dz, inputs[run], place)
-    dh0, dc0 = dinputs.reshape(len(WT) * len(WT[0]), N)[len(WT) * len(WT[0]) - H:].T.copy(), dc.T.copy()
-    if N == 1:
-        dz, x, h_prev = dz.reshape(T, 4*H), inputs[:T, :D, 0], inputs[:T, D:-1, 0]
-        return (dz @ W_ih)[None], dh0, dc0, dz.T @ x, dz.T @ h_prev, dz.sum(0)
-    dW = rows_of(dW)
-    return dx, dh0, dc0, dW[:, :D].copy(), dW[:, D:-1].copy(), dW[:, -1].copy()
+        k = run.stop - run.start
+        local_derivatives(gates[run], m[run], dz[:k], slope[:k])
+        through_run(dz[:k], slope[:k], gates[run, 2], dhs[:, run], dcs[:, run], dinputs, dc, WT, dx[:, run])
+        dW += weight_gradient(dz[:k], inputs[run], a[:, :k], b[:, :k])
+    dW, dh0 = rows_of(dW), dinputs.reshape(D + H, N)[D:]
+    return dx, dh0.T.copy(), dc.T.copy(), dW[:, :D].copy(), dW[:, D:-1].copy(), dW[:, -1].copy()
 
 
-class Place:
-    """Arrays for one run of steps, used again for the next; a caller has its own."""
+def backward_alone(dhs, dcs, cache):
+    """One example: all steps in one run, the weights and their gradients as they are."""
+    inputs, gates, m, W_ih, W_hh = cache
+    (T, H, _), D, dtype = m.shape, W_ih.shape[1], m.dtype
+    dz, slope = np.empty((T, 4, H, 1), dtype), np.empty((T, H, 1), dtype)
+    local_derivatives(gates[:T], m, dz, slope)
+    dz, dh0, dc = dz.take(ORDER, 1), np.zeros((1, H, 1), dtype), np.zeros((H, 1), dtype)        # dz as i, f, g, o
+    through_run(dz, slope, gates[:T, 2], dhs, dcs, dh0, dc, W_hh.T[None])
+    dz, x, h_prev = dz.reshape(T, 4*H), inputs[:T, :D, 0], inputs[:T, D:-1, 0]
+    return (dz @ W_ih)[None], dh0[0].T.copy(), dc.T.copy(), dz.T @ x, dz.T @ h_prev, dz.sum(0)
 
-    def __init__(self, length, D, H, N, dtype):
-        new = np.empty if N == 1 else room
-        self.dz, self.slope = new((length, 4, H, N), dtype), new((length, H, N), dtype)
-        self.a, self.b = new((4*H, length, N), dtype), new((D + H + 1, length, N), dtype)
 
-
-def local_derivatives(gates, m, place):
-    """What dc or dh is multiplied by to give dz (steps, 4, H, N), and dh to give its share of dc (steps, H, N)."""
+def local_derivatives(gates, m, dz, slope):
+    """Into dz (steps, 4, H, N) what dc or dh is multiplied by to give it; into slope (steps, H, N) dh's share of dc."""
     g, i, o = gates[:, 1], gates[:, 3], gates[:, 4]
-    dz, slope = place.dz[:len(m)], place.slope[:len(m)]
     of_g, of_s = dz[:, 0], dz[:, 1:]
     np.subtract(1, gates[:, 2:], of_s)
     np.multiply(of_s, gates[:, 2:], of_s)
@@ -174,14 +177,12 @@ def local_derivatives(gates, m, place):
     np.multiply(m, m, slope)
     np.subtract(1, slope, slope)
     np.multiply(slope, o, slope)
-    return dz, slope
 
 
-def through_run(dz, slope, f, dhs, dcs, dinputs, dc, WT, dx):
+def through_run(dz, slope, f, dhs, dcs, dinputs, dc, WT, dx=None):
     """The recurrence itself: writes dz and dx of these steps; dinputs and dc come from later steps, and go on."""
     k, _, H, N = dz.shape
-    new = np.empty if N == 1 else room
-    u, dh, d_all = new(dc.shape, dc.dtype), new(dc.shape, dc.dtype), dinputs.reshape(len(WT) * len(WT[0]), N)
+    u, dh, d_all = room(dc.shape, dc.dtype), room(dc.shape, dc.dtype), dinputs.reshape(len(WT) * len(WT[0]), N)
     by_c, by_h, flat = dz[:, :3], dz[:, 3], dz.reshape(k, 4*H, N)
     dx_t, dh_next = d_all[:len(d_all) - H], d_all[len(d_all) - H:]
     dhs, dcs, dx = (None if d is None else d.transpose(1, 2, 0) for d in (dhs, dcs, dx))
@@ -199,10 +200,9 @@ def through_run(dz, slope, f, dhs, dcs, dinputs, dc, WT, dx):
             dx[t] = dx_t
 
 
-def weight_gradient(dz, inputs, place):
-    """One product for the weights of a run: (4H, steps N) times (steps N, D+H+1)."""
+def weight_gradient(dz, inputs, a, b):
+    """One product for the weights of a run, (4H, steps N) times (steps N, D+H+1), by way of the arrays a and b."""
     k, _, H, N = dz.shape
-    a, b = place.a[:, :k], place.b[:, :k]
     np.copyto(a, dz.reshape(k, 4*H, N).swapaxes(0, 1))
     np.copyto(b, inputs.swapaxes(0, 1))
     return a.reshape(4*H, k * N) @ b.reshape(len(b), k * N).T
